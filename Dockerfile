@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+
+FROM python:3.11-slim-bookworm AS build
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/app/.venv
+RUN pip install --no-cache-dir uv==0.13.9
+WORKDIR /app
+# Dependencies first: this layer is rebuilt only when they change.
+COPY pyproject.toml uv.lock ./
+RUN uv sync --locked --no-dev
+# The build id is a hash of these files, so all of them must be in the image.
+COPY agent.py Dockerfile ./
+COPY agent ./agent
+RUN /app/.venv/bin/python -m compileall -q agent
+
+FROM python:3.11-slim-bookworm
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --create-home agent
+WORKDIR /app
+COPY --from=build --chown=agent:agent /app /app
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
+# Overrides the content hash: docker build --build-arg AGENT_BUILD_ID=2026.11.23-1 .
+ARG AGENT_BUILD_ID=""
+ENV AGENT_BUILD_ID=$AGENT_BUILD_ID
+USER agent
+# Health check of LiveKit's worker.
+EXPOSE 8081
+# Python is PID 1 and gets the stop signal itself: no shell, no `uv run` in between.
+CMD ["python", "agent.py", "start"]

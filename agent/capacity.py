@@ -1,0 +1,22 @@
+"""How full is this worker, where `AGENT_MAX_SESSIONS` says what full means.
+
+LiveKit measures a worker by the CPU of its machine, which says little on a shared or small
+one. Counting sessions is exact, but LiveKit Cloud allows its own measure only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVER_TARGET_LOAD: Final = 0.7
+"""A LiveKit server offers no jobs to a worker with this load or more (its `target_load`)."""
+
+
+def is_full(sessions: int, max_sessions: int | None) -> bool:
+    """Whether another session would be one too many. None leaves it to LiveKit's measure."""
+    return max_sessions is not None and sessions >= max_sessions
+
+
+def load(sessions: int, max_sessions: int) -> float:
+    """The load to report, scaled so that the server stops offering jobs when all is taken."""
+    return SERVER_TARGET_LOAD * min(sessions / max_sessions, 1.0)

@@ -1,0 +1,78 @@
+"""The Typer application: our commands, and LiveKit's in the one `--help`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Final, cast
+
+import typer
+
+from .. import target
+from ..settings import Command
+from . import startup
+
+LIVEKIT_COMMANDS: Final[dict[Command, str]] = {
+    "console": "Talk to the agent in this terminal; --text needs no audio. (LiveKit)",
+    "dev": "Run a worker while developing. (LiveKit)",
+    "start": "Run a worker in production. (LiveKit)",
+    "connect": "Join one room right away. (LiveKit)",
+    "download-files": "Download what the plugins need. (LiveKit)",
+}
+"""LiveKit's commands, and the line that our `--help` shows for each."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="A LiveKit voice agent whose worker knows its build.",
+    rich_markup_mode=None,
+)
+
+
+def _pass_on(context: typer.Context) -> None:
+    startup.run_livekit(cast(Command, context.info_name), sys.argv[2:])
+
+
+for _name, _help in LIVEKIT_COMMANDS.items():
+    # LiveKit's own parser reads the arguments, `--help` among them.
+    app.command(
+        _name,
+        help=_help,
+        context_settings={
+            "allow_extra_args": True,
+            "ignore_unknown_options": True,
+            "help_option_names": [],
+        },
+    )(_pass_on)
+
+
+@app.command()
+def build(
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known.")] = False,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Exit 0 if this build serves TARGET (a name, or the metadata's JSON), else 1.",
+        ),
+    ] = None,
+) -> None:
+    """Print which build this is."""
+    this = startup.identify(startup.read_settings("build"))
+    if match is not None:
+        wanted = _target(match)
+        raise typer.Exit(0 if wanted.met_by(this.answers_to) else 1)
+    typer.echo(json.dumps(this.facts()) if as_json else this.id)
+
+
+def _target(text: str) -> target.Target:
+    try:
+        value = json.loads(text) if text[:1] in ("{", "[", '"') else text
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict) and target.KEY in value:
+        value = value[target.KEY]
+    asked = target.of_value(value)
+    if isinstance(asked, target.Malformed):
+        startup.fail(f"--match {text!a}: expected {target.EXPECTED}")
+    return asked

@@ -1,0 +1,117 @@
+"""From the command line to a worker: environment, settings, build, server.
+
+Both ways in come through here: `python agent.py start` and LiveKit's own tools, which run
+`python -m livekit.agents start agent.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from dotenv import load_dotenv
+
+from .. import build as builds
+from .. import forkserver, models, settings
+from ..build import ROOT, Build
+from ..settings import CONNECTING, Command, Settings
+
+if TYPE_CHECKING:
+    from ..worker import Worker
+
+EXIT_CONFIGURATION: Final = 2
+"""The exit code for an environment or a command line that is not valid."""
+
+
+def begin(command: Command, arguments: Sequence[str]) -> Settings:
+    """Validate the settings and start what takes longest, the fork server."""
+    if "--help" in arguments:
+        command = "build"  # Help needs no server and no key.
+    config = read_settings(command, arguments)
+    if command in CONNECTING:
+        forkserver.start(config.models)
+    return config
+
+
+def run_livekit(command: Command, arguments: Sequence[str]) -> None:
+    """Run one of LiveKit's own commands, unchanged, with this agent's worker."""
+    config = begin(command, arguments)
+    server = _server(config)
+    if command not in CONNECTING:
+        # Console sessions run in a thread of this process, but plugins register on the main
+        # thread; and files are downloaded for the plugins that are registered.
+        models.import_plugins(config.models)
+    if command == "console":
+        from . import console  # noqa: PLC0415
+
+        console.allow_missing_audio()
+
+    from livekit.agents import cli  # noqa: PLC0415 slow: after the fork server has begun
+
+    cli.run_app(server)
+
+
+def server_for_livekit(arguments: Sequence[str]) -> Worker:
+    """The worker for `python -m livekit.agents COMMAND agent.py ...`.
+
+    Args:
+        arguments: the command line behind `livekit.agents`.
+    """
+    command: Command = "start"
+    if "console" in arguments[:1]:
+        command = "console"
+    elif "--dev" in arguments:
+        command = "dev"
+    config = read_settings(command, arguments)
+    if command == "console":
+        models.import_plugins(config.models)
+    return _server(config)
+
+
+def read_settings(command: Command, arguments: Sequence[str] = ()) -> Settings:
+    """Read the environment and `.env.local`, or end with every problem named."""
+    load_dotenv(ROOT / ".env.local")
+    _connection_into_environment(arguments)
+    try:
+        return settings.load(os.environ, command)
+    except settings.SettingsError as error:
+        fail(*error.problems)
+
+
+def identify(config: Settings) -> Build:
+    """Identify this build, or end with the reason why that is not possible."""
+    try:
+        return builds.identify(
+            build_id=config.build_id, commit=config.build_commit, deployment=config.deployment
+        )
+    except builds.BuildError as error:
+        fail(str(error))
+
+
+def fail(*problems: str) -> NoReturn:
+    """End with one line for each problem, and the exit code for bad configuration."""
+    for problem in problems:
+        sys.stderr.write(f"agent: {problem}\n")
+    raise SystemExit(EXIT_CONFIGURATION)
+
+
+def _server(config: Settings) -> Worker:
+    build = identify(config)
+    from ..worker import Worker  # noqa: PLC0415 slow: after the fork server has begun
+
+    return Worker(config, build)
+
+
+def _connection_into_environment(arguments: Sequence[str]) -> None:
+    """Put LiveKit's connection flags into the environment, which they override.
+
+    So they are validated with all other settings, and reach the job processes.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("url", "api-key", "api-secret"):
+        parser.add_argument(f"--{name}", dest=f"LIVEKIT_{name.replace('-', '_').upper()}")
+    flags, _ = parser.parse_known_args(list(arguments))
+    os.environ.update({name: value for name, value in vars(flags).items() if value})

@@ -1,0 +1,63 @@
+"""Start the fork server of the job processes before anything slow happens.
+
+A stock worker starts serially: its main process imports livekit-agents and the plugins, then
+the fork server imports them all again, then job processes start, then the worker connects.
+Here the fork server begins first and imports side by side with the main process, which never
+imports a plugin at all. `bench/` measures what that saves.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from multiprocessing import forkserver
+from typing import TYPE_CHECKING, Final
+
+from .build import ROOT
+from .models import PLUGINS
+
+if TYPE_CHECKING:
+    from .settings import Models
+
+PRELOAD: Final = "agent.preload"
+"""Our module for the fork server."""
+
+FRAMEWORK_PRELOAD: Final = ("livekit.agents.ipc._preload", "livekit.agents.ipc._preload_freeze")
+"""What livekit-agents preloads when it starts the fork server itself, the freeze last.
+
+Private to livekit-agents; a test compares it with what a stock worker logs.
+"""
+
+
+LOCAL_INFERENCE: Final = "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"
+"""livekit-agents' switch for loading its end-of-turn model, about 250 MB, before any job."""
+
+
+def start(models: Models) -> None:
+    """Start the fork server in the background, where LiveKit uses one (on Linux).
+
+    The environment must be complete: job processes inherit it as it is now.
+    """
+    if sys.platform != "linux":
+        return
+    prepare_environment(models)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*modules(models), *FRAMEWORK_PRELOAD])
+    forkserver.ensure_running()
+
+
+def modules(models: Models) -> list[str]:
+    """What the fork server imports for us, before the framework's own modules."""
+    return [PRELOAD, *PLUGINS[models]]
+
+
+def prepare_environment(models: Models) -> None:
+    """Set the variables that a fork server and its job processes start with."""
+    # A fork server does not get `sys.path`, and silently goes on without what it cannot import.
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
+    if models != "openai":
+        # The realtime model finds the end of a turn by itself, and text needs none.
+        os.environ.setdefault(LOCAL_INFERENCE, "0")

@@ -1,0 +1,31 @@
+"""One session over a real server: the user sees the build, and talks to it."""
+
+from __future__ import annotations
+
+import json
+
+from agent.build import content_id
+from tests.support.livekit_server import LiveKitServer
+from tests.support.user import JoinRoom
+from tests.support.worker import StartWorker
+
+
+async def test_a_user_is_served_by_the_build_that_the_build_command_names(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    user = await join(own_livekit, "hello")
+
+    agent = await user.agent()
+    assert agent.attributes["build.id"] == content_id()
+    await user.hears("Ask me which build I am")
+    assert "You said: good morning" in await user.ask("good morning", expect="good morning")
+    await user.ask("Which build are you?", expect=f"I am build {content_id()}")
+
+    await user.leave()
+    ended = await running.logged("session ended")
+    assert ended[0]["reason"] == "the last user left"
+    running.send()
+    assert await running.exit() == 0
+    assert {record["build.id"] for record in running.records} == {content_id()}
+    assert json.loads(running.text[-1])

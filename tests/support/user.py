@@ -1,0 +1,105 @@
+"""A user in a room: a real rtc client that talks to the agent by text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeAlias
+
+from livekit import rtc
+from livekit.protocol.room import RoomConfiguration
+
+from .livekit_server import LiveKitServer
+from .waiting import DEADLINE_S, until
+
+JoinRoom: TypeAlias = "Callable[..., Awaitable[User]]"
+"""The fixture that lets users join."""
+
+TOPIC_CHAT = "lk.chat"
+TOPIC_ANSWER = "lk.transcription"
+
+
+class User:
+    """Joins a room, sees who serves it, says something and hears the answer."""
+
+    def __init__(self, server: LiveKitServer, room: str, identity: str = "user") -> None:
+        self.server = server
+        self.room_name = room
+        self.identity = identity
+        self.room = rtc.Room()
+        self.heard: list[str] = []
+        self.agents_seen: list[str] = []
+        """Identities of the agents that ever were in the room, as this user saw it."""
+        self._readers: set[asyncio.Task[None]] = set()
+        self.room.register_text_stream_handler(TOPIC_ANSWER, self._on_answer)
+        self.room.on("participant_connected", self._on_participant)
+
+    async def join(self, config: RoomConfiguration | None = None) -> User:
+        token = self.server.token(self.room_name, self.identity, config)
+        await self.room.connect(self.server.url, token)
+        for participant in self.room.remote_participants.values():
+            self._on_participant(participant)
+        return self
+
+    async def leave(self) -> None:
+        await self.room.disconnect()
+
+    @property
+    def agents(self) -> list[rtc.RemoteParticipant]:
+        return [p for p in self.room.remote_participants.values() if _is_agent(p)]
+
+    async def agent(self, deadline_s: float = DEADLINE_S) -> rtc.RemoteParticipant:
+        """Wait for the agent to be there and to have told its build."""
+
+        def present() -> rtc.RemoteParticipant | None:
+            return next((a for a in self.agents if "build.id" in a.attributes), None)
+
+        return await until(present, f"an agent in {self.room_name}", deadline_s)
+
+    async def no_agent(self, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until no agent is left in the room."""
+        await until(lambda: not self.agents, f"no agent in {self.room_name}", deadline_s)
+
+    async def ask(self, text: str, expect: str, deadline_s: float = DEADLINE_S) -> str:
+        """Say something, and wait for an answer that contains `expect`."""
+        before = len(self.heard)
+        await self.room.local_participant.send_text(text, topic=TOPIC_CHAT)
+
+        def answer() -> str | None:
+            return next((heard for heard in self.heard[before:] if expect in heard), None)
+
+        try:
+            return await until(answer, f"an answer with {expect!r} to {text!r}", deadline_s)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; heard {self.heard[before:]}") from None
+
+    async def hears(self, expect: str, deadline_s: float = DEADLINE_S) -> None:
+        await until(lambda: any(expect in h for h in self.heard), f"to hear {expect!r}", deadline_s)
+
+    def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
+        if _is_agent(participant):
+            self.agents_seen.append(participant.identity)
+
+    def _on_answer(self, reader: rtc.TextStreamReader, _identity: str) -> None:
+        async def read() -> None:
+            self.heard.append(await reader.read_all())
+
+        task = asyncio.create_task(read())
+        self._readers.add(task)
+        task.add_done_callback(self._readers.discard)
+
+    async def __aenter__(self) -> User:
+        return await self.join() if not self.room.isconnected() else self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.leave()
+
+
+def _is_agent(participant: rtc.RemoteParticipant) -> bool:
+    return bool(participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)

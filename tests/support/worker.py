@@ -1,0 +1,75 @@
+"""Real workers of different builds, started the way users start them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from agent.build import ROOT, SHIPPED
+
+from .livekit_server import LiveKitServer
+from .process import LoggedProcess, environment
+
+StartWorker: TypeAlias = Callable[..., Awaitable[LoggedProcess]]
+"""The fixture that starts workers."""
+
+OFFLINE = {"AGENT_MODELS": "offline"}
+
+PINNED = {
+    # LiveKit's CPU measure would make every worker look full on a busy machine.
+    "AGENT_MAX_SESSIONS": "200",
+    "AGENT_HEALTH_PORT": "0",
+}
+
+
+def copy_of_the_agent(folder: Path, *, version: str | None = None, change: str = "") -> Path:
+    """Copy the shipped files to `folder`, as a build of their own.
+
+    Args:
+        folder: an empty or missing folder.
+        version: the version that the copy has.
+        change: text that is added to its assistant, to make it another build.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHIPPED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    if version is not None:
+        project = folder / "pyproject.toml"
+        text = project.read_text().splitlines(keepends=True)
+        lines = [f'version = "{version}"\n' if x.startswith("version = ") else x for x in text]
+        project.write_text("".join(lines))
+    if change:
+        with (folder / "agent" / "assistant.py").open("a") as file:
+            file.write(f"\n# {change}\n")
+    return folder
+
+
+async def run_agent(
+    *arguments: str, folder: Path = ROOT, name: str = "agent.py", **env: str
+) -> LoggedProcess:
+    """Run `python agent.py ARGUMENTS` with nothing but these settings."""
+    return await LoggedProcess.start(
+        sys.executable,
+        str(folder / "agent.py"),
+        *arguments,
+        name=name,
+        cwd=folder,
+        env=environment(**env),
+    )
+
+
+async def start_worker(
+    server: LiveKitServer, *, folder: Path = ROOT, name: str = "worker", **env: str
+) -> LoggedProcess:
+    """Start a production worker and wait until LiveKit knows it."""
+    settings = OFFLINE | PINNED | server.credentials | env
+    worker = await run_agent("start", folder=folder, name=name, **settings)
+    await worker.logged("registered worker")
+    return worker
