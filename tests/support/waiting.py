@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -14,11 +14,17 @@ DEADLINE_S = 30.0
 """Long enough for a slow, busy machine: no test measures time with it."""
 
 
+@overload
 async def until(
-    condition: Callable[[], T | None] | Callable[[], Coroutine[Any, Any, T | None]],
-    what: str,
-    deadline_s: float = DEADLINE_S,
-) -> T:
+    condition: Callable[[], Coroutine[Any, Any, T]], what: str, deadline_s: float = ...
+) -> T: ...
+
+
+@overload
+async def until(condition: Callable[[], T | None], what: str, deadline_s: float = ...) -> T: ...
+
+
+async def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
     """Wait until `condition` gives something true, and return it.
 
     Raises:
@@ -26,11 +32,11 @@ async def until(
     """
     give_up = time.monotonic() + deadline_s
     while True:
-        found: Any = condition()
+        found = condition()
         if isinstance(found, Awaitable):
             found = await found
         if found:
-            return cast(T, found)
+            return found
         if time.monotonic() > give_up:
             raise TimeoutError(f"not within {deadline_s} s: {what}")
         await asyncio.sleep(POLL_S)
