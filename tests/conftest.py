@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import livekit_server
+from tests.support.fake_livekit import FakeLiveKit
 from tests.support.livekit_server import LiveKitServer
 from tests.support.process import LoggedProcess
 from tests.support.user import JoinRoom, User
@@ -46,6 +47,14 @@ async def own_livekit(tmp_path: Path) -> AsyncIterator[LiveKitServer]:
     await server.stop()
 
 
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeLiveKit]:
+    """A fake LiveKit, for faults."""
+    server = await FakeLiveKit().start()
+    yield server
+    await server.stop()
+
+
 def require_livekit_server() -> None:
     """Skip without a livekit-server; in CI a missing one is a failure."""
     if livekit_server.binary() is None:
@@ -59,8 +68,8 @@ async def worker() -> AsyncIterator[StartWorker]:
     """Start workers that end with the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(*args: Any, **kwargs: Any) -> LoggedProcess:
-            started = await start_worker(*args, **kwargs)
+        async def start(server: LiveKitServer | FakeLiveKit, **kwargs: Any) -> LoggedProcess:
+            started = await start_worker(server.credentials, **kwargs)
             stack.push_async_callback(started.stop)
             return started
 

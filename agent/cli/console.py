@@ -6,25 +6,30 @@ import sys
 from types import ModuleType
 from typing import Any, Final
 
-_HINT: Final = (
-    "this machine has no audio library (PortAudio). Install it "
-    "(apt-get install libportaudio2, or brew install portaudio), or use: console --text"
+NO_AUDIO: Final = (
+    "this machine has no audio library (PortAudio); use `console --text`, or install it with "
+    "`apt-get install libportaudio2` or `brew install portaudio`"
 )
 
 
 class _NoAudio(ModuleType):
-    """Stands in for `sounddevice`, and says what is missing once audio is really used."""
+    """Stands in for `sounddevice`, which LiveKit's console imports even for text."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        # LiveKit's console prints a ValueError as one line.
-        raise ValueError(_HINT)
+        raise ValueError(NO_AUDIO)
 
 
-def allow_missing_audio() -> None:
-    """Let LiveKit's console start without PortAudio; it imports it even for text."""
+def has_audio() -> bool:
+    """Whether the audio library is there."""
     try:
         import sounddevice  # type: ignore[import-untyped] # noqa: F401, PLC0415
     except (ImportError, OSError):
-        sys.modules["sounddevice"] = _NoAudio("sounddevice")
+        return False
+    return True
+
+
+def do_without_audio() -> None:
+    """Let LiveKit's console start in text mode without the audio library."""
+    sys.modules["sounddevice"] = _NoAudio("sounddevice")

@@ -18,6 +18,7 @@ from .. import build as builds
 from .. import forkserver, models, settings
 from ..build import ROOT, Build
 from ..settings import CONNECTING, Command, Settings
+from . import console
 
 if TYPE_CHECKING:
     from ..worker import Worker
@@ -44,10 +45,10 @@ def run_livekit(command: Command, arguments: Sequence[str]) -> None:
         # Console sessions run in a thread of this process, but plugins register on the main
         # thread; and files are downloaded for the plugins that are registered.
         models.import_plugins(config.models)
-    if command == "console":
-        from . import console  # noqa: PLC0415
-
-        console.allow_missing_audio()
+    if command == "console" and "--help" not in arguments and not console.has_audio():
+        if "--text" not in arguments:
+            fail(console.NO_AUDIO)
+        console.do_without_audio()
 
     from livekit.agents import cli  # noqa: PLC0415 slow: after the fork server has begun
 

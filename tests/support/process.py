@@ -80,6 +80,10 @@ class LoggedProcess:
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.tail()}") from None
 
+    async def said(self, text: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until the output contains `text`, whatever its format."""
+        await until(lambda: text in self.output, f"{text!r} from {self}", deadline_s)
+
     async def exit(self, deadline_s: float = DEADLINE_S) -> int:
         """Wait for the end of the process and return its exit code."""
         try:
@@ -114,8 +118,8 @@ class LoggedProcess:
             await self._process.wait()
         await asyncio.wait([self._reading], timeout=DEADLINE_S)
 
-    def tail(self, lines: int = 40) -> str:
-        return "\n".join(self.text[-lines:])
+    def tail(self, lines: int = 15) -> str:
+        return "\n".join(line[:300] for line in self.text[-lines:])
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -139,6 +143,18 @@ def environment(**extra: str) -> dict[str, str]:
     """This process's environment without any setting of LiveKit or of the agent."""
     ours = ("LIVEKIT_", "AGENT_", "OPENAI_", "PYTHONPATH")
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | extra
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie does not, it only waits for its parent to notice."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return [process for process in processes if runs(process)]
 
 
 def command_line(process: psutil.Process) -> Sequence[str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 from agent.build import ROOT, SHIPPED
 
-from .livekit_server import LiveKitServer
 from .process import LoggedProcess, environment
 
 StartWorker: TypeAlias = Callable[..., Awaitable[LoggedProcess]]
@@ -51,25 +50,23 @@ def copy_of_the_agent(folder: Path, *, version: str | None = None, change: str =
     return folder
 
 
-async def run_agent(
-    *arguments: str, folder: Path = ROOT, name: str = "agent.py", **env: str
+async def start_worker(
+    credentials: Mapping[str, str],
+    *,
+    command: tuple[str, ...] = ("agent.py", "start"),
+    folder: Path = ROOT,
+    name: str = "worker",
+    registered: bool = True,
+    **env: str,
 ) -> LoggedProcess:
-    """Run `python agent.py ARGUMENTS` with nothing but these settings."""
-    return await LoggedProcess.start(
+    """Start a worker as `python COMMAND` in `folder`, and wait until LiveKit knows it."""
+    worker = await LoggedProcess.start(
         sys.executable,
-        str(folder / "agent.py"),
-        *arguments,
+        *command,
         name=name,
         cwd=folder,
-        env=environment(**env),
+        env=environment(**(OFFLINE | PINNED | dict(credentials) | env)),
     )
-
-
-async def start_worker(
-    server: LiveKitServer, *, folder: Path = ROOT, name: str = "worker", **env: str
-) -> LoggedProcess:
-    """Start a production worker and wait until LiveKit knows it."""
-    settings = OFFLINE | PINNED | server.credentials | env
-    worker = await run_agent("start", folder=folder, name=name, **settings)
-    await worker.logged("registered worker")
+    if registered:
+        await worker.logged("registered worker")
     return worker

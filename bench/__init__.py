@@ -1,0 +1,1 @@
+"""Benchmarks: this worker beside a stock one, in one run."""

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from livekit.agents import AssignmentTimeoutError, JobRequest
+from livekit.agents.job import JobAcceptArguments
+from livekit.protocol.agent import Job
+from livekit.protocol.models import Room
+from prometheus_client import REGISTRY
+
+from agent.acceptance import Acceptance, Decision, Reason, decide
+from agent.build import ROOT, Build
+from agent.target import EXPECTED, Asked, Malformed, Target, Untargeted
+
+Policy = Literal["accept", "reject"]
+
+BUILD: Final = Build(id="7f3c9a1e52d0", version="1.4.2")
+OURS: Final = json.dumps({"agent_build": BUILD.id})
+OTHERS: Final = json.dumps({"agent_build": "000000000000"})
+BROKEN: Final = json.dumps({"agent_build": 5})
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("untargeted", ["accept", "reject"])
+@pytest.mark.parametrize("name", [BUILD.id, "1.4.2", "any"])
+def test_a_job_for_this_build_is_taken_unless_full(
+    name: str, untargeted: Policy, full: bool
+) -> None:
+    decision = decide(Target(("other", name)), BUILD, untargeted=untargeted, full=full)
+    assert decision == (Decision(False, "full") if full else Decision(True, "target"))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("untargeted", ["accept", "reject"])
+@pytest.mark.parametrize("fallback", ["none", "any"])
+def test_a_job_for_other_builds_is_left_to_them(
+    fallback: Literal["none", "any"], untargeted: Policy, full: bool
+) -> None:
+    decision = decide(Target(("other",), fallback), BUILD, untargeted=untargeted, full=full)
+    assert decision == Decision(False, "other-target")
+
+
+@pytest.mark.parametrize(
+    ("asked", "untargeted", "full", "decision"),
+    [
+        (Untargeted(), "accept", False, Decision(True, "untargeted")),
+        (Untargeted(), "accept", True, Decision(False, "full")),
+        (Untargeted(), "reject", False, Decision(False, "untargeted")),
+        (Untargeted(), "reject", True, Decision(False, "untargeted")),
+        (Malformed("5"), "accept", False, Decision(True, "malformed")),
+        (Malformed("5"), "accept", True, Decision(False, "full")),
+        (Malformed("5"), "reject", False, Decision(False, "malformed")),
+        (Malformed("5"), "reject", True, Decision(False, "malformed")),
+    ],
+)
+def test_a_job_that_names_no_build_is_left_to_the_policy(
+    asked: Asked, untargeted: Policy, full: bool, decision: Decision
+) -> None:
+    assert decide(asked, BUILD, untargeted=untargeted, full=full) == decision
+
+
+# The handler, called with LiveKit's own kind of request
+
+
+@dataclass
+class Offer:
+    """One offered job, and every answer to it."""
+
+    room_metadata: str = ""
+    dispatch_metadata: str = ""
+    on_accepting: Callable[[], Awaitable[None]] | None = None
+    accepted: list[JobAcceptArguments] = field(default_factory=list)
+    terminated: list[bool] = field(default_factory=list)
+    """The value of `terminate` of every rejection."""
+
+    @property
+    def request(self) -> JobRequest:
+        room = Room(name="a-room", metadata=self.room_metadata)
+        job = Job(id="AJ_1", metadata=self.dispatch_metadata, room=room)
+        return JobRequest(job=job, on_accept=self._on_accept, on_reject=self._on_reject)
+
+    @property
+    def answers(self) -> int:
+        return len(self.accepted) + len(self.terminated)
+
+    async def _on_accept(self, arguments: JobAcceptArguments) -> None:
+        self.accepted.append(arguments)
+        if self.on_accepting is not None:
+            await self.on_accepting()
+
+    async def _on_reject(self, terminate: bool) -> None:
+        self.terminated.append(terminate)
+
+
+def acceptance(
+    *, untargeted: Policy = "accept", full: bool = False, build: Build = BUILD
+) -> Acceptance:
+    return Acceptance(build, untargeted=untargeted, is_full=lambda: full)
+
+
+@pytest.mark.parametrize(
+    ("offer", "untargeted"),
+    [
+        (Offer(room_metadata=OURS), "reject"),
+        (Offer(dispatch_metadata=OURS), "reject"),
+        (Offer(dispatch_metadata=OURS, room_metadata=OTHERS), "reject"),
+        (Offer(), "accept"),
+        (Offer(room_metadata="not JSON"), "accept"),
+        (Offer(room_metadata=BROKEN), "accept"),
+    ],
+)
+async def test_a_job_is_accepted_once_and_told_the_build(offer: Offer, untargeted: Policy) -> None:
+    await acceptance(untargeted=untargeted)(offer.request)
+    (arguments,) = offer.accepted
+    assert arguments.attributes == {"build.id": "7f3c9a1e52d0", "build.version": "1.4.2"}
+    assert offer.terminated == []
+
+
+@pytest.mark.parametrize(
+    ("offer", "untargeted", "full"),
+    [
+        (Offer(room_metadata=OTHERS), "accept", False),
+        (Offer(dispatch_metadata=OTHERS), "accept", False),
+        (Offer(dispatch_metadata=OTHERS, room_metadata=OURS), "accept", False),
+        (Offer(), "reject", False),
+        (Offer(room_metadata="not JSON"), "reject", False),
+        (Offer(room_metadata=BROKEN), "reject", False),
+        (Offer(room_metadata=OURS), "accept", True),
+        (Offer(), "accept", True),
+    ],
+)
+async def test_a_job_is_rejected_once_and_left_to_the_next_worker(
+    offer: Offer, untargeted: Policy, full: bool
+) -> None:
+    await acceptance(untargeted=untargeted, full=full)(offer.request)
+    assert offer.terminated == [False]
+    assert offer.accepted == []
+
+
+async def test_fullness_is_asked_for_at_every_offer() -> None:
+    fullness = iter([False, True, False])
+    handler = Acceptance(BUILD, untargeted="accept", is_full=lambda: next(fullness))
+    offers = [Offer(), Offer(), Offer()]
+    for offer in offers:
+        await handler(offer.request)
+    assert [len(offer.accepted) for offer in offers] == [1, 0, 1]
+
+
+async def test_a_job_counts_as_accepting_while_livekit_assigns_it() -> None:
+    assigned = asyncio.Event()
+    arrived = asyncio.Event()
+
+    async def assign() -> None:
+        arrived.set()
+        await assigned.wait()
+
+    handler = acceptance()
+    assert handler.accepting == frozenset()
+    answering = asyncio.create_task(handler(Offer(on_accepting=assign).request))
+    await arrived.wait()
+    assert handler.accepting == {"AJ_1"}
+    assigned.set()
+    await answering
+    assert handler.accepting == frozenset()
+
+
+async def test_a_rejected_job_never_counts_as_accepting() -> None:
+    handler = acceptance(untargeted="reject")
+    seen: list[frozenset[str]] = []
+
+    async def on_reject(_: bool) -> None:
+        seen.append(handler.accepting)
+
+    async def on_accept(_: JobAcceptArguments) -> None:
+        raise AssertionError("a job was accepted against the policy")
+
+    await handler(JobRequest(job=Job(id="AJ_1"), on_accept=on_accept, on_reject=on_reject))
+    assert seen == [frozenset()]
+
+
+async def test_a_job_that_livekit_never_assigns_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def never() -> None:
+        raise AssignmentTimeoutError
+
+    handler, offer = acceptance(), Offer(on_accepting=never)
+    await handler(offer.request)
+    (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert record.levelno == logging.WARNING
+    assert "never assigned" in record.getMessage()
+    assert (vars(record)["job_id"], vars(record)["room"]) == ("AJ_1", "a-room")
+    assert handler.accepting == frozenset()
+    assert offer.answers == 1
+
+
+async def test_any_other_failure_is_livekits_to_see() -> None:
+    async def fail() -> None:
+        raise ConnectionError("gone")
+
+    handler = acceptance()
+    with pytest.raises(ConnectionError):
+        await handler(Offer(on_accepting=fail).request)
+    assert handler.accepting == frozenset()
+
+
+@pytest.mark.parametrize("untargeted", ["accept", "reject"])
+async def test_a_malformed_target_is_one_warning_that_says_what_is_expected(
+    caplog: pytest.LogCaptureFixture, untargeted: Policy
+) -> None:
+    caplog.set_level(logging.INFO)
+    await acceptance(untargeted=untargeted)(Offer(room_metadata=BROKEN).request)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "malformed target" in record.getMessage()
+    fields = vars(record)
+    assert fields["room"] == "a-room"
+    assert fields["found"] == "5"
+    assert fields["expected"] == EXPECTED
+    assert fields["answer"] == untargeted
+
+
+async def test_every_other_decision_is_one_line_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    handler = acceptance()
+    await handler(Offer(room_metadata=json.dumps({"agent_build": ["ü\n", "b" * 999]})).request)
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    fields = vars(record)
+    assert (fields["job_id"], fields["room"]) == ("AJ_1", "a-room")
+    assert (fields["answer"], fields["reason"]) == ("reject", "other-target")
+    assert fields["target"].startswith(r"'\xfc\n or bbb")
+    assert len(fields["target"]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("offer", "untargeted", "full", "answer", "reason"),
+    [
+        (Offer(room_metadata=OURS), "accept", False, "accept", "target"),
+        (Offer(room_metadata=OTHERS), "accept", False, "reject", "other-target"),
+        (Offer(), "accept", False, "accept", "untargeted"),
+        (Offer(), "reject", False, "reject", "untargeted"),
+        (Offer(room_metadata=BROKEN), "accept", False, "accept", "malformed"),
+        (Offer(room_metadata=BROKEN), "reject", False, "reject", "malformed"),
+        (Offer(), "accept", True, "reject", "full"),
+    ],
+)
+async def test_every_answer_is_counted_once_by_its_reason(
+    offer: Offer, untargeted: Policy, full: bool, answer: Policy, reason: Reason
+) -> None:
+    before = jobs_offered()
+    await acceptance(untargeted=untargeted, full=full)(offer.request)
+    after = jobs_offered()
+    grown = {labels: n - before.get(labels, 0) for labels, n in after.items()}
+    assert {labels: n for labels, n in grown.items() if n} == {(answer, reason): 1}
+
+
+def jobs_offered() -> dict[tuple[str, str], float]:
+    return {
+        (sample.labels["answer"], sample.labels["reason"]): sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "agent_jobs_offered_total"
+    }
+
+
+METADATA: Final = st.text(max_size=200) | st.builds(
+    lambda value: json.dumps({"agent_build": value}),
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.sampled_from(["any", BUILD.id]),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["id", "wait"]), inner),
+        max_leaves=6,
+    ),
+)
+
+
+@settings(deadline=None)
+@given(
+    room_metadata=METADATA,
+    dispatch_metadata=METADATA,
+    untargeted=st.sampled_from(["accept", "reject"]),
+    full=st.booleans(),
+)
+@example(OURS, OTHERS, "accept", True)
+@example('{"agent_build": ' + "[" * 100_000, '{"agent_build": "\0"}', "accept", False)
+async def test_any_metadata_gets_exactly_one_answer(
+    room_metadata: str, dispatch_metadata: str, untargeted: Policy, full: bool
+) -> None:
+    offer = Offer(room_metadata=room_metadata, dispatch_metadata=dispatch_metadata)
+    await acceptance(untargeted=untargeted, full=full)(offer.request)
+    assert offer.answers == 1
+    assert not any(offer.terminated)
+
+
+# A rejection that ends the job for everybody is LiveKit's default
+
+
+def wrong_rejections(source: str) -> list[int]:
+    """The lines that use a `reject` method in any way but `.reject(terminate=False)`."""
+    tree = ast.parse(source)
+    right = {
+        id(call.func)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and [(k.arg, ast.dump(k.value)) for k in call.keywords]
+        == [("terminate", ast.dump(ast.Constant(False)))]
+    }
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "reject" and id(node) not in right
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "await request.reject()",
+        "await request.reject(terminate=True)",
+        "await request.reject(False)",
+        "await request.reject(terminate=0)",
+        "await request.reject(terminate=not final)",
+        "await request.reject(**options)",
+        "await request.reject(terminate=False, **options)",
+        "await self.offer.request.reject()",
+        "answer = request.reject\nawait answer()",
+    ],
+)
+def test_the_search_for_wrong_rejections_finds_them(source: str) -> None:
+    assert wrong_rejections(source) == [1]
+
+
+def test_the_search_for_wrong_rejections_knows_a_right_one() -> None:
+    assert wrong_rejections("await request.reject(terminate=False)") == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "agent.py", *sorted((ROOT / "agent").rglob("*.py"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_no_bare_reject(path: Path) -> None:
+    assert wrong_rejections(path.read_text("utf-8")) == []

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import pytest
+import typer
+from livekit.agents import AgentServer
+from livekit.agents.cli import _legacy
+
+from agent.build import ROOT, content_id
+from agent.cli.app import LIVEKIT_COMMANDS
+from tests.support.process import environment
+from tests.support.worker import copy_of_the_agent
+
+Done: TypeAlias = "subprocess.CompletedProcess[str]"
+
+CONFIGURATION: Final = 2
+DEADLINE_S: Final = 60
+SECRET: Final = "do-not-print-me"  # noqa: S105
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the agent, without the checkout and the `.env.local` of a developer."""
+    return copy_of_the_agent(tmp_path_factory.mktemp("agent"))
+
+
+def run(folder: Path, *arguments: str, **env: str) -> Done:
+    return subprocess.run(
+        [sys.executable, "agent.py", *arguments],
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+    )
+
+
+def problems(done: Done) -> list[str]:
+    """The problems that a command ended with: one line each on stderr, and nothing else."""
+    assert done.returncode == CONFIGURATION, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("agent: ") for line in lines), done.stderr
+    return [line.removeprefix("agent: ") for line in lines]
+
+
+def assert_hidden(done: Done, secrets: Iterable[str] = (SECRET,)) -> None:
+    for secret in secrets:
+        assert secret not in done.stdout + done.stderr
+
+
+# build
+
+
+def test_build_prints_the_content_id(folder: Path) -> None:
+    done = run(folder, "build")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{content_id(folder)}\n", "")
+
+
+def test_running_the_agent_does_not_change_its_build(folder: Path) -> None:
+    caching = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": ""}
+    first = run(folder, "build", **caching).stdout
+    assert list(folder.rglob("__pycache__"))
+    assert run(folder, "build").stdout == first
+
+
+def test_build_prints_all_that_is_known_as_json(folder: Path) -> None:
+    done = run(folder, "build", "--json", LIVEKIT_AGENT_DEPLOYMENT="blue")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    facts = json.loads(line)
+    assert list(facts) == ["id", "version", "commit", "dirty", "deployment", "origin"]
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert facts == {
+        "id": content_id(folder),
+        "version": version[1],
+        "commit": None,
+        "dirty": None,
+        "deployment": "blue",
+        "origin": "files",
+    }
+
+
+def test_the_environment_tells_the_id_and_the_commit(folder: Path) -> None:
+    known = {"AGENT_BUILD_ID": "release-10", "AGENT_BUILD_COMMIT": "0123abc"}
+    assert run(folder, "build", **known).stdout == "release-10\n"
+    facts = json.loads(run(folder, "build", "--json", **known).stdout)
+    assert (facts["id"], facts["commit"], facts["origin"]) == ("release-10", "0123abc", "env")
+
+
+@pytest.mark.parametrize("illegal", ["re lease", "-release", "release/10", "a" * 64])
+def test_an_illegal_build_id_is_one_clear_line(folder: Path, illegal: str) -> None:
+    (problem,) = problems(run(folder, "build", AGENT_BUILD_ID=illegal))
+    assert problem.startswith(f"AGENT_BUILD_ID='{illegal}': expected 1 to 63 letters")
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    folder = copy_of_the_agent(tmp_path)
+    (folder / "uv.lock").unlink()
+    (problem,) = problems(run(folder, "build"))
+    assert "uv.lock is missing" in problem
+    assert "AGENT_BUILD_ID" in problem
+    assert run(folder, "build", AGENT_BUILD_ID="release-10").stdout == "release-10\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("release-10", 0),
+        ("any", 0),
+        ('["other", "release-10"]', 0),
+        ('{"id": "release-10", "fallback": "any", "wait": 5}', 0),
+        ('{"agent_build": "release-10", "user": 7}', 0),
+        ("release-1", 1),
+        ('{"agent_build": ["other"]}', 1),
+        ('{"id": "other", "fallback": "any"}', 1),
+    ],
+)
+def test_match_tells_by_exit_code_whether_this_build_serves_a_target(
+    folder: Path, target: str, code: int
+) -> None:
+    done = run(folder, "build", "--match", target, AGENT_BUILD_ID="release-10")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        '["a"',
+        '{"agent_build": 5}',
+        "[" * 10_000,
+        '["über\n", 1]',
+    ],
+    ids=lambda target: target[:20],
+)
+def test_match_says_what_is_wrong_with_a_malformed_target(folder: Path, target: str) -> None:
+    (problem,) = problems(run(folder, "build", "--match", target))
+    assert problem.startswith("--match ")
+    assert 'expected "agent_build" as a build name' in problem
+
+
+# Bad configuration
+
+
+def test_start_with_nothing_set_names_every_problem(folder: Path) -> None:
+    named = [problem.split()[0] for problem in problems(run(folder, "start"))]
+    assert named == ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "OPENAI_API_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("dev", ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"]),
+        ("connect", ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "OPENAI_API_KEY"]),
+    ],
+)
+def test_other_commands_name_what_they_need(folder: Path, command: str, missing: list[str]) -> None:
+    assert [problem.split()[0] for problem in problems(run(folder, command))] == missing
+
+
+def test_no_secret_is_printed_beside_a_problem(folder: Path) -> None:
+    secrets = {
+        name: f"{SECRET}-{name}"
+        for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "OPENAI_API_KEY")
+    }
+    done = run(folder, "start", AGENT_MODELS="clever", **secrets)
+    assert [re.split("[ =]", problem)[0] for problem in problems(done)] == [
+        "AGENT_MODELS",
+        "LIVEKIT_URL",
+    ]
+    assert_hidden(done)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--api-secret", SECRET, "--url", "ws://localhost:7880"),
+        (f"--api-secret={SECRET}", "--url=ws://localhost:7880"),
+    ],
+)
+def test_livekits_connection_flags_count_as_settings(
+    folder: Path, arguments: tuple[str, ...]
+) -> None:
+    done = run(folder, "start", *arguments, AGENT_MODELS="offline")
+    assert [problem.split()[0] for problem in problems(done)] == ["LIVEKIT_API_KEY"]
+    assert_hidden(done)
+
+
+def test_env_local_is_read_and_the_environment_wins(tmp_path: Path) -> None:
+    folder = copy_of_the_agent(tmp_path)
+    (folder / ".env.local").write_text("AGENT_BUILD_ID=from-file\nAGENT_BUILD_COMMIT=0123abc\n")
+    facts = json.loads(run(folder, "build", "--json").stdout)
+    assert (facts["id"], facts["commit"]) == ("from-file", "0123abc")
+    facts = json.loads(run(folder, "build", "--json", AGENT_BUILD_ID="from-env").stdout)
+    assert (facts["id"], facts["commit"]) == ("from-env", "0123abc")
+
+
+# Help
+
+
+def test_help_lists_livekits_commands_and_ours(folder: Path) -> None:
+    done = run(folder, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = re.findall(r"^  ([a-z][a-z-]+)  ", done.stdout, re.MULTILINE)
+    assert {*LIVEKIT_COMMANDS, "build"} <= set(listed)
+    assert {"console", "dev", "start", "connect", "download-files", "build"} <= set(listed)
+
+
+def test_without_a_command_help_is_shown(folder: Path) -> None:
+    done = run(folder)
+    assert "Usage: agent.py" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_command_is_an_error_that_names_it(folder: Path) -> None:
+    done = run(folder, "strat")
+    assert done.returncode == CONFIGURATION
+    assert "'strat'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_our_list_of_livekits_commands_is_complete() -> None:
+    theirs = typer.main.get_group(_legacy._build_cli(AgentServer()))
+    assert set(LIVEKIT_COMMANDS) == set(theirs.commands)
+
+
+@pytest.mark.parametrize("command", ["start", "dev"])
+def test_help_of_a_livekit_command_needs_no_settings(folder: Path, command: str) -> None:
+    done = run(folder, command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"agent.py {command}" in done.stdout
+    assert "--api-secret" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+import pytest
+from livekit.agents.llm import ChatContext, ChatRole, FunctionCall, FunctionCallOutput
+
+from agent.assistant import Assistant
+from agent.build import Build
+from agent.offline import BUILD_TOOL, OfflineLLM, answer
+
+GREETING: Final = "Hello! I answer by rule. Ask me which build I am."
+
+
+def conversation(*messages: tuple[ChatRole, str]) -> ChatContext:
+    context = ChatContext.empty()
+    for role, text in messages:
+        context.add_message(role=role, content=text)
+    return context
+
+
+def after_the_tool(output: str) -> ChatContext:
+    context = conversation(("user", "Which build are you?"))
+    call = FunctionCall(call_id="1", name=BUILD_TOOL, arguments="{}")
+    context.insert(call)
+    context.insert(FunctionCallOutput(call_id="1", name=BUILD_TOOL, output=output, is_error=False))
+    return context
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        pytest.param(conversation(), id="nothing said yet"),
+        pytest.param(conversation(("system", "Greet the user.")), id="instructions only"),
+        pytest.param(conversation(("developer", "Greet the user.")), id="newer instructions"),
+        pytest.param(
+            conversation(("user", "Hi"), ("assistant", "Hello")), id="the user said nothing since"
+        ),
+    ],
+)
+def test_without_a_question_it_greets(context: ChatContext) -> None:
+    delta = answer(context)
+    assert (delta.role, delta.content, delta.tool_calls) == ("assistant", GREETING, [])
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Good morning", "", "I am building a rebuilt house", "My diversion", "Greetings, über!"],
+)
+def test_it_repeats_what_it_has_no_rule_for(said: str) -> None:
+    delta = answer(conversation(("user", said)))
+    assert (delta.role, delta.content, delta.tool_calls) == ("assistant", f"You said: {said}", [])
+
+
+def test_only_the_last_thing_said_counts() -> None:
+    context = conversation(
+        ("user", "Which build are you?"), ("assistant", "I am a build."), ("user", "Thanks")
+    )
+    assert answer(context).content == "You said: Thanks"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Which build are you?",
+        "which BUILD?",
+        "build",
+        "What is your version?",
+        "The commit, please.",
+        "When were you deployed?",
+        "Name the deployment!",
+    ],
+)
+def test_asked_about_its_build_it_calls_the_tool(said: str) -> None:
+    delta = answer(conversation(("user", said)))
+    assert (delta.role, delta.content) == ("assistant", None)
+    (call,) = delta.tool_calls
+    assert (call.name, call.arguments) == (BUILD_TOOL, "{}")
+    assert call.call_id
+
+
+def test_every_tool_call_has_an_id_of_its_own() -> None:
+    context = conversation(("user", "Which build are you?"))
+    ids = {call.call_id for _ in range(3) for call in answer(context).tool_calls}
+    assert len(ids) == 3
+
+
+def test_what_the_tool_returned_is_said() -> None:
+    delta = answer(after_the_tool("I am build 7f3c9a1e52d0."))
+    assert (delta.content, delta.tool_calls) == ("I am build 7f3c9a1e52d0.", [])
+
+
+async def test_the_model_streams_the_answer_of_the_rules() -> None:
+    async with OfflineLLM().chat(chat_ctx=conversation(("user", "Good morning"))) as stream:
+        chunks = [chunk async for chunk in stream]
+    said = [chunk.delta.content for chunk in chunks if chunk.delta]
+    assert said == ["You said: Good morning"]
+
+
+def test_the_assistant_has_the_tool_that_the_rules_call() -> None:
+    assert [tool.id for tool in Assistant(Build("x")).tools] == [BUILD_TOOL]
+
+
+async def test_the_tool_tells_what_is_known_of_the_build() -> None:
+    build = Build("7f3c9a1e52d0", version="1.4.2", deployment="blue")
+    tool: Callable[[Any], Awaitable[str]] = cast(Any, Assistant(build).which_build)
+    told = await tool(None)
+    assert told.startswith("I am build 7f3c9a1e52d0.")
+    assert "1.4.2" in told
+    assert "blue" in told
+    assert "commit" not in told
