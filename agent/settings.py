@@ -54,7 +54,9 @@ class Settings(BaseModel):
     untargeted: Untargeted | None = Field(None, alias="AGENT_UNTARGETED")
     max_sessions: int | None = Field(None, alias="AGENT_MAX_SESSIONS", ge=1, le=1000)
     health_port: int | None = Field(None, alias="AGENT_HEALTH_PORT", ge=0, le=65535)
-    drain_timeout_s: int = Field(3300, alias="AGENT_DRAIN_TIMEOUT", ge=1, le=86400)
+    status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=65535)
+    join_timeout_s: float = Field(60, alias="AGENT_JOIN_TIMEOUT", ge=1, le=86400)
+    drain_timeout_s: float = Field(3300, alias="AGENT_DRAIN_TIMEOUT", ge=10, le=86400)
 
     @field_validator("url")
     @classmethod

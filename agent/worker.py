@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import json
 import logging
 import math
+import multiprocessing
+import os
 from typing import Any, Final
 
-from livekit.agents import AgentServer, JobRequest
+from livekit.agents import NOT_GIVEN, AgentServer, JobRequest, NotGivenOr
 
-from . import capacity, forkserver, session, target
+from . import capacity, forkserver, session, signals, target
 from .acceptance import Acceptance
 from .build import Build
+from .connection import Connection
+from .drain import Budget, Drain
+from .exit_codes import ExitCode
 from .settings import Settings
+from .status import DEFAULT_PORT, State, StatusServer
 
 logger = logging.getLogger(__name__)
 
@@ -22,44 +30,129 @@ BUILD_FIELD: Final = "build.id"
 
 
 class Worker(AgentServer):
-    """LiveKit's agent server, with this build's rule for taking jobs.
+    """LiveKit's agent server, which takes this build's jobs and leaves cleanly.
 
-    Its fields are its own; what LiveKit's class keeps to itself stays untouched.
+    LiveKit's command line runs it in three steps: `run`, which ends with the stop signal,
+    `drain` (not in `dev`), and `aclose`. Each is LiveKit's own, with what it lacks around it.
     """
 
     def __init__(self, config: Settings, build: Build) -> None:
         super().__init__(
             setup_fnc=functools.partial(session.prepare, build, config),
-            drain_timeout=config.drain_timeout_s,
             preload_modules=forkserver.modules(config.models),
             **self._options(config),
         )
         self.build = build
         self.config = config
+        self._drain = Drain(Budget.of(config.drain_timeout_s))
+        self._link = Connection(on_refused=self._on_refused)
+        self._signals = signals.StopSignals(self._on_stop, self._on_force)
         self._acceptance: Acceptance | None = None
+        self._entered = False
+        self._started = False
+        self._refused = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._exit_code = ExitCode.DRAINED
+        self.once("worker_started", self._on_started)
         self.rtc_session(session.run, agent_name=config.agent_name, on_request=self._on_request)
 
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
-        """Run until shut down; see `AgentServer.run`."""
+        """Run until the stop signal; see `AgentServer.run`."""
+        self._loop_of_run = asyncio.get_running_loop()
         forkserver.prepare_environment(self.config.models)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._add_build)
-        untargeted = self.config.untargeted_policy(dev=devmode)
-        self._acceptance = Acceptance(self.build, untargeted=untargeted, is_full=self._is_full)
-        logger.info("this worker's build", extra=self.build.facts() | {"untargeted": untargeted})
-        if untargeted == "reject" and not unregistered:
-            logger.warning(
-                "jobs that name no build are refused; "
-                "put the metadata below on a room or dispatch to reach this worker, "
-                "or set AGENT_UNTARGETED=accept",
-                extra={"metadata": json.dumps({target.KEY: self.build.id})},
+        if unregistered:
+            # `console` and `connect` serve one room and end with it.
+            self._entered = True
+            await super().run(devmode=devmode, unregistered=True)
+            return
+        self._introduce(dev=devmode)
+        self._signals.install()
+        self._watching = asyncio.create_task(self._signals.watch())
+        try:
+            await self._serve_status(dev=devmode)
+            await self._run_until_refused(devmode)
+        except OSError as error:
+            logger.error("a port cannot be listened on; set another one", extra={"error": error})
+            self._exit_code = ExitCode.CONFIGURATION
+        except RuntimeError as error:
+            if not self._started:
+                raise
+            self._give_up(str(error))
+
+    async def drain(self, timeout: NotGivenOr[int | None] = NOT_GIVEN) -> None:  # noqa: ASYNC109
+        """Let sessions end, within the budget; see `AgentServer.drain`."""
+        self._drain.begin()
+        self._signals.drain_begins()
+        if not self._started:
+            return  # There can be no session yet, and LiveKit's own `drain` would fail.
+        left_s = self._drain.sessions_left_s()
+        # LiveKit takes 0 for no limit at all.
+        draining = asyncio.ensure_future(super().drain(timeout=max(left_s, 0.001)))  # type: ignore[arg-type]
+        forced = asyncio.ensure_future(self._forced.wait())
+        await asyncio.wait({draining, forced}, return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        draining.cancel()
+        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            await draining
+        rooms = sorted(running.job.room.name for running in self.active_jobs)
+        if rooms:
+            self._exit_code = ExitCode.SESSIONS_CUT
+            logger.error(
+                "sessions cut; give them more time with AGENT_DRAIN_TIMEOUT, "
+                "or look at why they did not end",
+                extra={
+                    "rooms": rooms,
+                    "cause": "second SIGINT" if self._forced.is_set() else "drain timeout",
+                    "drained_s": round(self._drain.elapsed_s(), 1),
+                },
             )
-        await super().run(devmode=devmode, unregistered=unregistered)
+
+    async def aclose(self) -> None:
+        """Shut down, and end the process with this worker's exit code if it is not 0."""
+        if self._entered:
+            await self._close_in_time()
+        if self._exit_code != ExitCode.DRAINED:
+            raise SystemExit(self._exit_code)
+
+    async def _close_in_time(self) -> None:
+        closing = asyncio.ensure_future(super().aclose())
+        done, _ = await asyncio.wait({closing}, timeout=self._shutdown_timeout_s())
+        if not done:
+            left = multiprocessing.active_children()
+            logger.error("killing job processes that do not end", extra={"count": len(left)})
+            for process in left:
+                process.kill()
+            done, _ = await asyncio.wait({closing}, timeout=self._drain.budget.exit_s / 2)
+        if not done:
+            logging.shutdown()
+            os._exit(ExitCode.SESSIONS_CUT)
+        closing.result()
 
     def session_count(self) -> int:
         """Sessions that run here or are about to."""
         accepting = self._acceptance.accepting if self._acceptance else frozenset()
-        return len({running.job.id for running in self.active_jobs} | accepting)
+        running = {info.job.id for info in self.active_jobs} if self._started else frozenset()
+        return len(running | accepting)
+
+    def state(self) -> State:
+        """Where this worker is between its start and its end."""
+        if self._drain.began:
+            return "draining"
+        if self._link.up:
+            return "ready"
+        return "disconnected" if self._link.was_up else "starting"
+
+    def status(self) -> dict[str, Any]:
+        """The body of `/status`."""
+        return {
+            "build": self.build.facts(),
+            "state": self.state(),
+            "agent_name": self.config.agent_name,
+            "sessions": self.session_count(),
+            "drain_left_s": round(self._drain.left_s(), 1) if self._drain.began else None,
+        }
 
     def _options(self, config: Settings) -> dict[str, Any]:
         options: dict[str, Any] = {}
@@ -71,6 +164,82 @@ class Worker(AgentServer):
             options["load_threshold"] = math.inf
             options["load_fnc"] = lambda: capacity.load(self.session_count(), limit)
         return options
+
+    def _introduce(self, *, dev: bool) -> None:
+        untargeted = self.config.untargeted_policy(dev=dev)
+        self._acceptance = Acceptance(self.build, untargeted=untargeted, is_full=self._is_full)
+        budget = self._drain.budget
+        logger.info(
+            "this worker's build and drain",
+            extra=self.build.facts()
+            | {
+                "untargeted": untargeted,
+                "drain_sessions_s": budget.sessions_s,
+                "drain_shutdown_s": budget.shutdown_s,
+                "drain_exit_s": budget.exit_s,
+            },
+        )
+        signals.warn_of_a_shell()
+        if untargeted == "reject":
+            logger.warning(
+                "jobs that name no build are refused; "
+                "put the metadata below on a room or dispatch to reach this worker, "
+                "or set AGENT_UNTARGETED=accept",
+                extra={"metadata": json.dumps({target.KEY: self.build.id})},
+            )
+
+    async def _serve_status(self, *, dev: bool) -> None:
+        port = self.config.status_port
+        if port is None:
+            if dev:
+                return
+            port = DEFAULT_PORT
+        # Never stopped: a supervisor may watch the drain to its end.
+        port = await StatusServer(self.status, port).start()
+        logger.info("status is served", extra={"port": port})
+
+    async def _run_until_refused(self, devmode: bool) -> None:
+        self._entered = True
+        running = asyncio.ensure_future(super().run(devmode=devmode))
+        refused = asyncio.ensure_future(self._refused.wait())
+        await asyncio.wait({running, refused}, return_when=asyncio.FIRST_COMPLETED)
+        refused.cancel()
+        if running.done():
+            running.result()
+        else:
+            running.cancel()
+
+    def _on_started(self) -> None:
+        self._started = True
+        if self._acceptance is not None:
+            self._link.attach(self)
+
+    def _on_refused(self, reason: str) -> None:
+        self._give_up(reason)
+        self._refused.set()
+
+    def _give_up(self, reason: str) -> None:
+        self._exit_code = ExitCode.UNREACHABLE
+        logger.error(
+            "giving up on LiveKit; check its URL, API key, secret and deployment name, "
+            "and the server's log",
+            extra={
+                "reason": reason,
+                "url": self.config.url,
+                "deployment": self.config.deployment,
+                "agent_name": self.config.agent_name,
+            },
+        )
+
+    def _on_stop(self) -> None:
+        self._drain.begin()
+
+    def _on_force(self) -> None:
+        self._loop_of_run.call_soon_threadsafe(self._forced.set)
+
+    def _shutdown_timeout_s(self) -> float | None:
+        left_s = self._drain.shutdown_left_s()
+        return None if math.isinf(left_s) else left_s
 
     async def _on_request(self, request: JobRequest) -> None:
         assert self._acceptance is not None, "LiveKit offers jobs only to a running worker"  # noqa: S101

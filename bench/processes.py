@@ -124,7 +124,10 @@ class WorkerProcess:
     def job_memories(self) -> list[Memory]:
         """The memory of each idle job process: the children of the fork server."""
         children = psutil.Process(self._process.pid).children()
-        return [_memory(job.pid) for child in children for job in child.children()]
+        found = [_memory(job.pid) for child in children for job in child.children()]
+        if not found:
+            raise RuntimeError(f"the {self.side.name} worker has no idle job:\n{self._output()}")
+        return found
 
     def total_pss(self) -> float:
         """What the worker costs the machine: the memory of all its processes together."""

@@ -41,11 +41,7 @@ class RegisteredWorker:
         self._ids = (f"AJ_{number:06}" for number in itertools.count())
         self._asked: dict[str, tuple[float, asyncio.Future[Answer]]] = {}
 
-    async def offer_in_turn(self, count: int, metadata: str) -> list[Answer]:
-        """Offer jobs one after the other, each after the answer to the one before."""
-        return [(await self.offer_at_once(1, metadata))[0] for _ in range(count)]
-
-    async def offer_at_once(self, count: int, metadata: str) -> list[Answer]:
+    async def offer(self, count: int, metadata: str) -> list[Answer]:
         """Offer jobs all together; the clock of each starts with the first."""
         offers = {job_id: _offer(job_id, metadata) for job_id in itertools.islice(self._ids, count)}
         futures = [asyncio.get_running_loop().create_future() for _ in offers]

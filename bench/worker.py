@@ -1,6 +1,6 @@
 """This worker beside a stock one: `uv run python -m bench.worker [--runs N]`. Linux only.
 
-Both run by turns on the same machine, so the ratios hold where the absolute values do not.
+Both run in one go on the same machine, so the ratios hold where the absolute values do not.
 Targets are printed, not enforced: this is a benchmark and not a test.
 """
 
@@ -18,7 +18,7 @@ import statistics
 import sys
 import sysconfig
 import timeit
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from agent.acceptance import decide
 from agent.build import Build
 
 from .processes import OURS, ROOT, STOCK, Side, WorkerProcess
-from .stand_in import Answer, RegisteredWorker, StandIn
+from .stand_in import RegisteredWorker, StandIn
 
 WARM_UP_OFFERS: Final = 20
 OFFERS_IN_TURN: Final = 500
@@ -72,27 +72,80 @@ REJECT_P99: Final = Measure(f"reject, {OFFERS_IN_TURN} in turn, p99", "ms")
 REJECT_BURST_P99: Final = Measure(f"reject, {OFFERS_AT_ONCE} at once, p99", "ms")
 REJECT_BURST_LAST: Final = Measure(f"reject, {OFFERS_AT_ONCE} at once, last", "ms")
 
-MEASURES: Final = (
-    *(START, MAIN_RSS, MAIN_PSS, JOB_RSS, JOB_PSS, ALL_PSS),
-    *(ACCEPT_P50, ACCEPT_P99, BURST_P99, BURST_LAST),
-    *(REJECT_P50, REJECT_P99, REJECT_BURST_P99, REJECT_BURST_LAST),
-)
+ACCEPTS: Final = (ACCEPT_P50, ACCEPT_P99, BURST_P99, BURST_LAST)
+REJECTS: Final = (REJECT_P50, REJECT_P99, REJECT_BURST_P99, REJECT_BURST_LAST)
+MEASURES: Final = (START, MAIN_RSS, MAIN_PSS, JOB_RSS, JOB_PSS, ALL_PSS, *ACCEPTS, *REJECTS)
 DECISION_TARGET_US: Final = 20.0
 
 Values = dict[Measure, float]
 
 
-async def measure(side: Side) -> Values:
-    """Start one worker, measure all that there is to measure, and end it."""
+@dataclass(frozen=True)
+class Role:
+    """A worker, the jobs it is offered, and the answer that it must give to them.
+
+    Attributes:
+        worker: who is asked.
+        metadata: the metadata of the jobs.
+        available: whether the worker takes such a job.
+    """
+
+    worker: RegisteredWorker
+    metadata: str
+    available: bool
+
+    async def offer(self, count: int) -> list[float]:
+        """Offer jobs together, and return after how many milliseconds each was answered."""
+        answers = await self.worker.offer(count, self.metadata)
+        if any(answer.available != self.available for answer in answers):
+            raise RuntimeError(f"expected available={self.available}: nothing to compare")
+        return [answer.seconds * 1000 for answer in answers]
+
+
+async def measure_start(side: Side) -> Values:
+    """Start one worker with the machine to itself, and look at its memory."""
     async with StandIn.running() as stand_in:
         with WorkerProcess.running(side, stand_in.url) as process:
             worker = await process.registered(stand_in)
-            values = {START: worker.registered_at - process.started_at}
+            started = {START: worker.registered_at - process.started_at}
             await asyncio.sleep(SETTLE_S)
-            values |= _memory(process)
-            values |= await _answers(worker, rejects=side is OURS)
+            values = started | _memory(process)
     await asyncio.sleep(SETTLE_S)
     return values
+
+
+async def measure_answers() -> tuple[Values, Values]:
+    """Offer jobs to both workers in the same moments, so that noise hits both alike."""
+    async with StandIn.running() as at_ours, StandIn.running() as at_stock:
+        with (
+            WorkerProcess.running(OURS, at_ours.url) as ours_process,
+            WorkerProcess.running(STOCK, at_stock.url) as stock_process,
+        ):
+            ours = await ours_process.registered(at_ours)
+            stock = await stock_process.registered(at_stock)
+            await asyncio.sleep(SETTLE_S)
+            roles = [
+                Role(ours, UNTARGETED, available=True),
+                Role(stock, UNTARGETED, available=True),
+                Role(ours, OTHER_BUILD, available=False),
+            ]
+            for _ in range(WARM_UP_OFFERS):
+                for role in roles:
+                    await role.offer(1)
+            in_turn: list[list[float]] = [[] for _ in roles]
+            for _ in range(OFFERS_IN_TURN):
+                for role, answers in zip(roles, in_turn, strict=True):
+                    answers.extend(await role.offer(1))
+            at_once = [await role.offer(OFFERS_AT_ONCE) for role in roles]
+    await asyncio.sleep(SETTLE_S)
+    accept, by_stock, reject = (
+        (statistics.median(turn), _p99(turn), _p99(once), max(once))
+        for turn, once in zip(in_turn, at_once, strict=True)
+    )
+    return (
+        dict(zip(ACCEPTS + REJECTS, accept + reject, strict=True)),
+        dict(zip(ACCEPTS + REJECTS, by_stock + by_stock, strict=True)),
+    )
 
 
 def decision_us() -> float:
@@ -117,33 +170,6 @@ def _memory(process: WorkerProcess) -> Values:
         JOB_PSS: statistics.median(job.pss for job in jobs),
         ALL_PSS: process.total_pss(),
     }
-
-
-async def _answers(worker: RegisteredWorker, *, rejects: bool) -> Values:
-    await worker.offer_in_turn(WARM_UP_OFFERS, UNTARGETED)
-    in_turn = _ms(await worker.offer_in_turn(OFFERS_IN_TURN, UNTARGETED), available=True)
-    at_once = _ms(await worker.offer_at_once(OFFERS_AT_ONCE, UNTARGETED), available=True)
-    accepted = in_turn, at_once
-    if rejects:
-        in_turn = _ms(await worker.offer_in_turn(OFFERS_IN_TURN, OTHER_BUILD), available=False)
-        at_once = _ms(await worker.offer_at_once(OFFERS_AT_ONCE, OTHER_BUILD), available=False)
-    return {
-        ACCEPT_P50: statistics.median(accepted[0]),
-        ACCEPT_P99: _p99(accepted[0]),
-        BURST_P99: _p99(accepted[1]),
-        BURST_LAST: max(accepted[1]),
-        REJECT_P50: statistics.median(in_turn),
-        REJECT_P99: _p99(in_turn),
-        REJECT_BURST_P99: _p99(at_once),
-        REJECT_BURST_LAST: max(at_once),
-    }
-
-
-def _ms(answers: Iterable[Answer], *, available: bool) -> list[float]:
-    answers = list(answers)
-    if any(answer.available != available for answer in answers):
-        raise RuntimeError(f"an answer was not available={available}: nothing to compare")
-    return [answer.seconds * 1000 for answer in answers]
 
 
 def _p99(values: list[float]) -> float:
@@ -182,15 +208,18 @@ async def _run(runs: int) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    results: dict[Side, list[Values]] = {OURS: [], STOCK: []}
+    ours: list[Values] = []
+    stock: list[Values] = []
     for run in range(runs):
+        sys.stderr.write(f"run {run + 1} of {runs}\n")
         # By turns, and each first as often as the other: noise and caches favour neither.
         for side in (OURS, STOCK) if run % 2 == 0 else (STOCK, OURS):
-            sys.stderr.write(f"run {run + 1} of {runs}: {side.name}\n")
-            results[side].append(await measure(side))
+            (ours if side is OURS else stock).append(await measure_start(side))
+        for values, answers in zip((ours, stock), await measure_answers(), strict=True):
+            values[-1] |= answers
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     print(f"median of {runs} runs each; {machine}")
-    print("\n".join(_report(results[OURS], results[STOCK], decision_us())))
+    print("\n".join(_report(ours, stock, decision_us())))
 
 
 def main() -> None:

@@ -10,21 +10,19 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dotenv import load_dotenv
 
 from .. import build as builds
 from .. import forkserver, models, settings
 from ..build import ROOT, Build
+from ..exit_codes import ExitCode
 from ..settings import CONNECTING, Command, Settings
 from . import console
 
 if TYPE_CHECKING:
     from ..worker import Worker
-
-EXIT_CONFIGURATION: Final = 2
-"""The exit code for an environment or a command line that is not valid."""
 
 
 def begin(command: Command, arguments: Sequence[str]) -> Settings:
@@ -96,7 +94,7 @@ def fail(*problems: str) -> NoReturn:
     """End with one line for each problem, and the exit code for bad configuration."""
     for problem in problems:
         sys.stderr.write(f"agent: {problem}\n")
-    raise SystemExit(EXIT_CONFIGURATION)
+    raise SystemExit(ExitCode.CONFIGURATION)
 
 
 def _server(config: Settings) -> Worker:

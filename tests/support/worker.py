@@ -21,6 +21,7 @@ PINNED = {
     # LiveKit's CPU measure would make every worker look full on a busy machine.
     "AGENT_MAX_SESSIONS": "200",
     "AGENT_HEALTH_PORT": "0",
+    "AGENT_STATUS_PORT": "0",
 }
 
 

@@ -1,0 +1,150 @@
+"""A job that has to end does end, and its shutdown callbacks run once.
+
+livekit-agents bounds some steps of a job's shutdown and others not at all; a session that hangs,
+a callback that never returns or a thread that nobody joins would keep the job process, and with
+it a draining worker, until the drain times out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from livekit.agents import AgentSession, JobContext, JobExecutorType
+
+logger = logging.getLogger(__name__)
+
+CALLBACK_S: Final = 10.0
+"""What the shutdown callbacks get, all at once. LiveKit gives as much."""
+
+SESSION_CLOSE_S: Final = 5.0
+"""What closing the `AgentSession` gets. LiveKit allows 60 s."""
+
+END_S: Final = 30.0
+"""From the reason to end until the callbacks run, come what may. LiveKit alone gives an
+entrypoint that still runs 15 s of it."""
+
+EXIT_S: Final = 5.0
+"""From the last callback to the end of the process, whatever threads still run."""
+
+ShutdownCallback = Callable[[str], Awaitable[None]]
+
+
+class Ending:
+    """The end of one job, for whatever reason it comes."""
+
+    def __init__(self, ctx: JobContext) -> None:
+        self._ctx = ctx
+        self._loop = asyncio.get_running_loop()
+        self._callbacks: list[ShutdownCallback] = []
+        self._ran = False
+        self._armed = False
+        self._in_a_process = ctx.proc.executor_type is JobExecutorType.PROCESS
+        ctx.add_shutdown_callback(self._run_callbacks)
+        if self._in_a_process:
+            ctx.room.on("disconnected", self._on_disconnected)
+
+    def add_callback(self, callback: ShutdownCallback) -> None:
+        """Add a shutdown callback; it gets the reason.
+
+        Callbacks run side by side, once, on every end of the job that leaves the process
+        alive. Each has `CALLBACK_S` seconds, and a failing one stops no other.
+        """
+        self._callbacks.append(callback)
+
+    def now(self, reason: str) -> None:
+        """End the job."""
+        self.must_come(reason)
+        self._ctx.shutdown(reason)
+
+    def must_come(self, reason: str) -> None:
+        """The job is ending by itself: see to it that it gets there."""
+        if self._in_a_process and not self._armed:
+            self._armed = True
+            _after(END_S, self._give_up, reason)
+
+    def _on_disconnected(self, *_: object) -> None:
+        self.must_come("room disconnected")
+
+    async def _run_callbacks(self, reason: str) -> None:
+        if self._ran:
+            return
+        self._ran = True
+        await asyncio.gather(*(self._run_one(callback, reason) for callback in self._callbacks))
+        if self._in_a_process:
+            _after(EXIT_S, self._exit, 0)
+
+    async def _run_one(self, callback: ShutdownCallback, reason: str) -> None:
+        name = getattr(callback, "__qualname__", repr(callback))
+        running = asyncio.ensure_future(callback(reason))
+        # Not `wait_for`, which waits again for what does not mind its cancellation.
+        await asyncio.wait([running], timeout=CALLBACK_S)
+        if not running.done():
+            running.cancel()
+            logger.error(
+                "a shutdown callback did not return in time and is left behind; "
+                "let it finish sooner, or hand its work to a queue",
+                extra={"callback": name, "timeout_s": CALLBACK_S},
+            )
+        elif not running.cancelled() and (error := running.exception()) is not None:
+            logger.error("a shutdown callback failed", exc_info=error, extra={"callback": name})
+
+    def _give_up(self, reason: str) -> None:
+        """In a thread of its own: the event loop may be what hangs."""
+        logger.error(
+            "the job did not end in time, its process is ended; look for code that hangs",
+            extra={"reason": reason, "timeout_s": END_S},
+        )
+        last = asyncio.run_coroutine_threadsafe(self._run_callbacks(reason), self._loop)
+        with contextlib.suppress(Exception):
+            last.result(CALLBACK_S + 1)
+        self._exit(1)
+
+    def _exit(self, code: int) -> None:
+        if code == 0:
+            logger.warning(
+                "the job is over but its process is not, and is ended; look for threads that "
+                "are not daemons",
+                extra={"threads": [t.name for t in threading.enumerate() if not t.daemon]},
+            )
+        _flush_logs()
+        os._exit(code)
+
+
+class BoundedSession(AgentSession[None]):
+    """An `AgentSession` whose closing cannot hold up the end of its job."""
+
+    async def aclose(self) -> None:
+        """Close, or give up after `SESSION_CLOSE_S` seconds so that callbacks still run."""
+        closing = asyncio.ensure_future(super().aclose())
+        await asyncio.wait([closing], timeout=SESSION_CLOSE_S)
+        if closing.done():
+            closing.result()
+        else:
+            logger.error(
+                "the session did not close in time and is left behind; "
+                "look for a model provider that hangs",
+                extra={"timeout_s": SESSION_CLOSE_S},
+            )
+
+
+def _after(delay_s: float, function: Callable[..., None], *arguments: Any) -> None:
+    timer = threading.Timer(delay_s, function, arguments)
+    timer.daemon = True
+    timer.start()
+
+
+def _flush_logs() -> None:
+    """Give the records on their way to the main process time to get there."""
+    deadline = time.monotonic() + 1.0
+    for handler in logging.getLogger().handlers:
+        handler.close()
+        thread = getattr(handler, "thread", None)
+        if isinstance(thread, threading.Thread):
+            thread.join(max(deadline - time.monotonic(), 0.0))

@@ -1,0 +1,32 @@
+"""The code in the README does what it says."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from agent.build import ROOT, content_id
+from tests.support.livekit_server import LiveKitServer
+from tests.support.process import LoggedProcess, environment
+from tests.support.user import JoinRoom
+from tests.support.worker import StartWorker
+
+
+async def test_the_backend_example_gets_the_room_its_build(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await worker(own_livekit, AGENT_UNTARGETED="reject")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    backend = await LoggedProcess.start(
+        sys.executable,
+        "-c",
+        example,
+        "from-the-readme",
+        content_id(),
+        name="backend",
+        env=environment(**own_livekit.credentials),
+    )
+    assert await backend.exit() == 0, backend.output
+    user = await join(own_livekit, "from-the-readme")
+    assert (await user.agent()).attributes["build.id"] == content_id()
