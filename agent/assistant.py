@@ -22,8 +22,8 @@ class Assistant(Agent):
         )
         self._build = build
 
-    async def on_enter(self) -> None:
-        """Greet the user."""
+    def greet(self) -> None:
+        """Speak first; called when the user is there."""
         self.session.generate_reply(instructions="Greet the user and offer your help.")
 
     @function_tool

@@ -12,11 +12,12 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from livekit.agents import AgentSession, JobContext, JobExecutorType
+
+from . import logs
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Ending:
                 "are not daemons",
                 extra={"threads": [t.name for t in threading.enumerate() if not t.daemon]},
             )
-        _flush_logs()
+        logs.flush()
         os._exit(code)
 
 
@@ -138,13 +139,3 @@ def _after(delay_s: float, function: Callable[..., None], *arguments: Any) -> No
     timer = threading.Timer(delay_s, function, arguments)
     timer.daemon = True
     timer.start()
-
-
-def _flush_logs() -> None:
-    """Give the records on their way to the main process time to get there."""
-    deadline = time.monotonic() + 1.0
-    for handler in logging.getLogger().handlers:
-        handler.close()
-        thread = getattr(handler, "thread", None)
-        if isinstance(thread, threading.Thread):
-            thread.join(max(deadline - time.monotonic(), 0.0))

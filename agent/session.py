@@ -8,10 +8,10 @@ import time
 from typing import Final
 
 from livekit import rtc
-from livekit.agents import CloseEvent, JobContext, JobProcess
+from livekit.agents import CloseEvent, JobContext, JobExecutorType, JobProcess
 from livekit.agents.voice.room_io import RoomOptions
 
-from . import models
+from . import job_signals, models
 from .assistant import Assistant
 from .build import Build
 from .ending import BoundedSession, Ending
@@ -45,6 +45,8 @@ def prepare(build: Build, settings: Settings, process: JobProcess) -> None:
         settings: the settings of the worker.
         process: the job process.
     """
+    if process.executor_type is JobExecutorType.PROCESS:
+        job_signals.end_on_own_signal()
     models.import_plugins(settings.models)
     process.userdata["build"] = build
     process.userdata["settings"] = settings
@@ -66,9 +68,6 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
     settings: Settings = ctx.proc.userdata["settings"]
     _log_the_end(ending)
 
-    if not ctx.is_fake_job() and not await _user_joins(ctx, ending, settings.join_timeout_s):
-        return
-
     made = models.create(settings.models, ctx.proc.userdata["vad"])
     session = BoundedSession(**made.options)
 
@@ -76,30 +75,48 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
     def on_close(event: CloseEvent) -> None:
         ending.now(f"the session closed: {event.reason.value}")
 
-    # The rules of `_end_with_the_last_user` decide, not LiveKit's for the first user.
+    # The rules below decide when the job ends, not LiveKit's for the first user.
     options = RoomOptions(
         audio_input=made.audio, audio_output=made.audio, close_on_disconnect=False
     )
-    await session.start(Assistant(build), room=ctx.room, room_options=options)
     if not ctx.is_fake_job():
+        _end_with_the_last_user(ctx, ending)
         _follow_users(ctx, session)
+    assistant = Assistant(build)
+    # Starting the session connects to the room: nothing that a user writes comes too early.
+    await session.start(assistant, room=ctx.room, room_options=options)
     logger.info("session started", extra={"models": settings.models})
+    if ctx.is_fake_job():
+        assistant.greet()
+    else:
+        _greet_the_first_user(ctx, ending, assistant, settings.join_timeout_s)
 
 
-async def _user_joins(ctx: JobContext, ending: Ending, timeout_s: float) -> bool:
-    _end_with_the_last_user(ctx, ending)
-    await ctx.connect()
-    try:
-        await asyncio.wait_for(ctx.wait_for_participant(kind=list(USER_KINDS)), timeout_s)
-    except TimeoutError:
-        ending.now("nobody joined in time")
-        return False
-    except RuntimeError:
-        # LiveKit's word for a room that is gone while one waits in it.
-        if ctx.room.isconnected():
-            raise
-        return False
-    return True
+def _greet_the_first_user(
+    ctx: JobContext, ending: Ending, assistant: Assistant, timeout_s: float
+) -> None:
+    """Greet once somebody is there, and end the job if nobody comes in time."""
+    came = False
+
+    def greet() -> None:
+        nonlocal came
+        if not came:
+            came = True
+            assistant.greet()
+
+    def give_up() -> None:
+        if not came:
+            ending.now("nobody joined in time")
+
+    @ctx.room.on("participant_connected")
+    def on_joined(user: rtc.RemoteParticipant) -> None:
+        if user.kind in USER_KINDS:
+            greet()
+
+    if _users(ctx.room):
+        greet()
+    else:
+        asyncio.get_running_loop().call_later(timeout_s, give_up)
 
 
 def _users(room: rtc.Room) -> list[rtc.RemoteParticipant]:
@@ -134,7 +151,7 @@ def _follow_users(ctx: JobContext, session: BoundedSession) -> None:
     @ctx.room.on("participant_disconnected")
     def on_left(user: rtc.RemoteParticipant) -> None:
         others = _users(ctx.room)
-        if others and session.room_io.linked_participant is None:
+        if user.kind in USER_KINDS and others and session.room_io.linked_participant is None:
             session.room_io.set_participant(others[0].identity)
 
 

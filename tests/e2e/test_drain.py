@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.support import faults
 from tests.support.livekit_server import LiveKitServer
-from tests.support.process import alive
+from tests.support.process import LoggedProcess, alive
 from tests.support.user import JoinRoom
 from tests.support.waiting import until
 from tests.support.worker import StartWorker
+
+
+async def leaves_clean(
+    worker: LoggedProcess, family: list[psutil.Process], *, errors: int = 0, code: int = 0
+) -> None:
+    """The worker exits with `code`, leaves no process behind, and no error without a cause."""
+    assert await worker.exit() == code, worker.tail()
+    await until(lambda: not alive(family), f"all of {family} to be gone")
+    found = [r["message"] for r in worker.records if r["level"] in ("ERROR", "CRITICAL")]
+    assert len(found) == errors, found
+    assert "Traceback" not in worker.output or errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -29,8 +44,9 @@ async def test_a_call_goes_on_until_its_user_leaves(
     assert late.agents_seen == []
     await user.ask("and now?", expect="and now?")
 
+    family = running.family()
     await user.leave()
-    assert await running.exit() == 0
+    await leaves_clean(running, family)
     assert len(running.find("session ended", room="call")) == 1
     assert not running.find("job offer answered", room="late", answer="accept")
 
@@ -41,5 +57,185 @@ async def test_an_idle_worker_leaves_at_once(
     running = await worker(own_livekit)
     family = running.family()
     running.send()
+    await leaves_clean(running, family)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_the_whole_process_group_cuts_no_call(
+    number: signal.Signals, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    family = running.family()
+
+    running.send_to_group(number)
+    await running.logged("draining worker")
+    await user.ask("still there?", expect="still there?")
+    await user.leave()
+    await leaves_clean(running, family)
+    assert len(running.find("session ended", room="call")) == 1
+
+
+async def test_a_repeated_sigterm_changes_nothing(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    family = running.family()
+
+    running.send()
+    running.send()
+    await running.logged("draining worker")
+    for _ in range(3):
+        running.send()
+        running.send_to_group()
+        await user.ask("still there?", expect="still there?")
+    await user.leave()
+    await leaves_clean(running, family)
+    assert len(running.find("session ended", room="call")) == 1
+
+
+async def test_a_second_ctrl_c_forces_and_callbacks_still_run(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    await running.logged("session started")
+    family = running.family()
+
+    running.send(signal.SIGINT)
+    await running.logged("draining worker")
+    running.send(signal.SIGINT)
+    await leaves_clean(running, family, errors=1, code=4)
+    (cut,) = running.find("sessions cut")
+    assert (cut["rooms"], cut["cause"]) == (["call"], "second SIGINT")
+    assert len(running.find("session ended", room="call")) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.SWALLOW_WITH_SIGNAL, faults.SWALLOW_WITH_LOOP], ids=["signal", "loop"]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_swallowed_signal_is_found_named_and_drains_all_the_same(
+    number: signal.Signals,
+    fault: str,
+    own_livekit: LiveKitServer,
+    worker: StartWorker,
+    join: JoinRoom,
+    tmp_path: Path,
+) -> None:
+    folder = faults.at_registration(tmp_path / "agent", fault)
+    running = await worker(own_livekit, folder=folder)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    (found,) = await running.logged("taken over a stop signal", signal=number.name)
+    assert found["handler"] == "greedy"
+    module = folder / "agent" / "worker.py"
+    line = 1 + module.read_text().splitlines().index(faults.HANDLER[fault])
+    assert found["at"] == f"{module}:{line}"
+    await running.logged("taken over a stop signal", count=2)
+    family = running.family()
+
+    running.send(number)
+    await running.logged("draining worker")
+    await running.said("greedy was called")
+    await user.ask("still there?", expect="still there?")
+    await user.leave()
+    await leaves_clean(running, family, errors=2)
+
+
+async def test_a_blocked_event_loop_does_not_keep_the_worker_from_draining(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.at_registration(tmp_path / "agent", faults.BLOCK_THE_LOOP)
+    running = await worker(own_livekit, folder=folder, registered=False)
+    await running.said("blocking")
+    running.send()
+    running.send()
+    await running.logged("draining worker")
     assert await running.exit() == 0
-    await until(lambda: not alive(family), "all processes of the worker to be gone")
+    assert "no longer blocking" not in running.output
+
+
+async def test_three_calls_that_end_one_after_the_other_all_end_by_themselves(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    users = [await join(own_livekit, f"call-{n}", identity=f"user-{n}") for n in range(3)]
+    for user in users:
+        await user.agent()
+    family = running.family()
+
+    running.send()
+    await running.logged("draining worker")
+    for number, user in enumerate(users):
+        for other in users[number:]:
+            await other.ask("still there?", expect="still there?")
+        await user.leave()
+        await running.logged("session ended", room=f"call-{number}")
+        assert running.running or number == 2
+    await leaves_clean(running, family)
+    reasons = [record["reason"] for record in running.find("session ended")]
+    assert reasons == ["the last user left"] * 3
+
+
+async def test_dispatches_around_the_signal_are_all_served_once(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    stopped = await worker(own_livekit, name="stopped")
+    other = await worker(own_livekit, name="other")
+    family = stopped.family()
+
+    async def one(number: int) -> None:
+        # Spread over the second around the signal: this is the load, not a wait.
+        await asyncio.sleep(number / 50)
+        user = await join(own_livekit, f"around-{number}", identity=f"user-{number}")
+        await user.agent()
+        await user.ask("hello", expect="You said: hello")
+        assert len(user.agents_seen) == 1, user.agents_seen
+        await user.leave()
+
+    async def stop() -> None:
+        await asyncio.sleep(0.5)
+        stopped.send()
+
+    await asyncio.gather(stop(), *(one(number) for number in range(50)))
+    await leaves_clean(stopped, family)
+    await other.logged("session ended", count=50 - len(stopped.find("session ended")))
+    rooms = [r["room"] for w in (stopped, other) for r in w.find("session ended")]
+    assert sorted(rooms) == sorted(f"around-{number}" for number in range(50))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.IGNORES_CANCELLATION,
+        faults.CALLBACK_NEVER_RETURNS,
+        faults.THREAD_NEVER_ENDS,
+        faults.LOOP_HANGS,
+    ],
+    ids=["entrypoint", "callback", "thread", "loop"],
+)
+async def test_a_stuck_session_is_cut_within_the_budget(
+    fault: str,
+    own_livekit: LiveKitServer,
+    worker: StartWorker,
+    join: JoinRoom,
+    tmp_path: Path,
+) -> None:
+    folder = faults.in_the_session(tmp_path / "agent", fault)
+    running = await worker(own_livekit, folder=folder, AGENT_DRAIN_TIMEOUT="16")
+    user = await join(own_livekit, "stuck")
+    await user.agent()
+    family = running.family()
+
+    running.send()
+    (began,) = await running.logged("draining worker")
+    assert await running.exit(deadline_s=40) == 4
+    await until(lambda: not alive(family), f"all of {family} to be gone")
+    (cut,) = running.find("sessions cut")
+    assert (cut["rooms"], cut["cause"]) == (["stuck"], "drain timeout")
+    assert running.lasted_since(began) < 16

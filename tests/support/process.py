@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ class LoggedProcess:
         except TimeoutError:
             raise TimeoutError(f"{self} still runs after {deadline_s} s\n{self.tail()}") from None
 
+    def lasted_since(self, record: Mapping[str, Any]) -> float:
+        """Seconds from a log record until the process was gone."""
+        assert self.exited_at is not None
+        return self.exited_at - datetime.fromisoformat(record["timestamp"]).timestamp()
+
     def send(self, number: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(number)
 
@@ -133,7 +139,7 @@ class LoggedProcess:
             if isinstance(record, dict):
                 self.records.append(record)
         await self._process.wait()
-        self.exited_at = time.monotonic()
+        self.exited_at = time.time()
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})"

@@ -163,6 +163,10 @@ def rename_a_file(root: Path) -> None:
     (root / "agent" / "assistant.py").rename(root / "agent" / "helper.py")
 
 
+def rename_a_file_in_its_place(root: Path) -> None:
+    (root / "agent" / "assistant.py").rename(root / "agent" / "assistent.py")
+
+
 def move_a_file_to_another_folder(root: Path) -> None:
     (root / "agent" / "assistant.py").rename(root / "agent" / "cli" / "assistant.py")
 
@@ -194,6 +198,7 @@ def remove_the_last_newline(root: Path) -> None:
         move_the_end_of_one_file_to_the_start_of_the_next,
         move_the_end_of_a_name_into_the_file,
         rename_a_file,
+        rename_a_file_in_its_place,
         move_a_file_to_another_folder,
         add_a_file,
         add_an_empty_file,
@@ -400,6 +405,7 @@ BUILD: Final = Build(id=CONTENT_ID, version="1.4.2", commit=COMMIT, deployment="
         pytest.param(BUILD, COMMIT[:7], True, id="7 characters of a commit"),
         pytest.param(BUILD, COMMIT[:39], True, id="39 characters of a commit"),
         pytest.param(Build("x", commit=LONG_COMMIT), LONG_COMMIT[:7], True, id="SHA-256 commit"),
+        pytest.param(Build("x", commit="0123abcdef"), "0123abcdef", True, id="short commit"),
         pytest.param(BUILD, CONTENT_ID[:6], False, id="6 characters of a content id"),
         pytest.param(BUILD, COMMIT[:6], False, id="6 characters of a commit"),
         pytest.param(BUILD, CONTENT_ID[1:], False, id="the end of a content id"),

@@ -52,6 +52,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "untargeted": None,
         "max_sessions": None,
         "health_port": None,
+        "status_port": None,
+        "join_timeout_s": 60,
         "drain_timeout_s": 3300,
     }
 
@@ -66,6 +68,8 @@ def test_every_variable_is_read() -> None:
         "AGENT_UNTARGETED": "reject",
         "AGENT_MAX_SESSIONS": "12",
         "AGENT_HEALTH_PORT": "0",
+        "AGENT_STATUS_PORT": "9000",
+        "AGENT_JOIN_TIMEOUT": "12.5",
         "AGENT_DRAIN_TIMEOUT": "60",
     }
     assert set(values) == set(VARIABLES)
@@ -87,6 +91,8 @@ def test_every_variable_is_read() -> None:
         "untargeted": "reject",
         "max_sessions": 12,
         "health_port": 0,
+        "status_port": 9000,
+        "join_timeout_s": 12.5,
         "drain_timeout_s": 60,
     }
 
@@ -110,6 +116,8 @@ def test_every_problem_is_named_at_once() -> None:
         "AGENT_UNTARGETED": "maybe",
         "AGENT_MAX_SESSIONS": "0",
         "AGENT_HEALTH_PORT": "70000",
+        "AGENT_STATUS_PORT": "http",
+        "AGENT_JOIN_TIMEOUT": "0",
         "AGENT_DRAIN_TIMEOUT": "soon",
         "AGENT_UNTARGETTED": "accept",
     }
@@ -146,9 +154,16 @@ def test_every_problem_is_named_at_once() -> None:
         ("AGENT_MAX_SESSIONS", "1.5", "valid integer"),
         ("AGENT_HEALTH_PORT", "-1", "greater than or equal to 0"),
         ("AGENT_HEALTH_PORT", "65536", "less than or equal to 65535"),
-        ("AGENT_DRAIN_TIMEOUT", "0", "greater than or equal to 1"),
+        ("AGENT_STATUS_PORT", "-1", "greater than or equal to 0"),
+        ("AGENT_STATUS_PORT", "65536", "less than or equal to 65535"),
+        ("AGENT_JOIN_TIMEOUT", "0.5", "greater than or equal to 1"),
+        ("AGENT_JOIN_TIMEOUT", "86401", "less than or equal to 86400"),
+        ("AGENT_JOIN_TIMEOUT", "nan", "less than or equal to 86400"),
+        ("AGENT_DRAIN_TIMEOUT", "9.9", "greater than or equal to 10"),
         ("AGENT_DRAIN_TIMEOUT", "86401", "less than or equal to 86400"),
-        ("AGENT_DRAIN_TIMEOUT", "1h", "valid integer"),
+        ("AGENT_DRAIN_TIMEOUT", "1h", "valid number"),
+        ("AGENT_DRAIN_TIMEOUT", "inf", "less than or equal to 86400"),
+        ("AGENT_DRAIN_TIMEOUT", "nan", "less than or equal to 86400"),
     ],
 )
 def test_a_problem_names_the_variable_what_was_found_and_what_is_expected(
@@ -175,8 +190,12 @@ def test_a_problem_names_the_variable_what_was_found_and_what_is_expected(
         ("AGENT_MAX_SESSIONS", "1"),
         ("AGENT_MAX_SESSIONS", "1000"),
         ("AGENT_HEALTH_PORT", "65535"),
-        ("AGENT_DRAIN_TIMEOUT", "1"),
-        ("AGENT_DRAIN_TIMEOUT", "86400"),
+        ("AGENT_STATUS_PORT", "0"),
+        ("AGENT_STATUS_PORT", "65535"),
+        ("AGENT_JOIN_TIMEOUT", "1.0"),
+        ("AGENT_JOIN_TIMEOUT", "86400.0"),
+        ("AGENT_DRAIN_TIMEOUT", "10.0"),
+        ("AGENT_DRAIN_TIMEOUT", "86400.0"),
     ],
 )
 def test_a_legal_value_is_taken_as_it_is(name: str, value: str) -> None:
@@ -362,6 +381,8 @@ def test_a_misspelt_variable_is_a_problem_that_suggests_the_right_one(
         "AGENT_RELEASEDIRECTORY",
         "AGENT_",
         "MY_AGENT_MODEL",
+        "BUILD_ID",
+        "MODEL",
         "agent_model",
         "PATH",
     ],

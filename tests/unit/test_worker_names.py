@@ -12,7 +12,7 @@ from agent.build import Build
 from agent.settings import load
 from agent.worker import Worker
 
-OVERRIDDEN: Final = {"run"}
+OVERRIDDEN: Final = {"run", "drain", "aclose"}
 """What this worker replaces on purpose."""
 
 
@@ -62,7 +62,7 @@ def test_the_server_has_no_attribute_that_the_search_does_not_see() -> None:
 
 
 class _WithAMethod(AgentServer):
-    def drain_now(self) -> None: ...
+    def its_own(self) -> None: ...
 
     async def _connection_task(self) -> None: ...
 

@@ -1,0 +1,22 @@
+"""The last records of a job process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+FLUSH_S: Final = 1.0
+"""The longest that a process waits for its records to get to the main process."""
+
+
+def flush() -> None:
+    """Close the log handlers of this process and wait until their records are out."""
+    deadline = time.monotonic() + FLUSH_S
+    for handler in logging.getLogger().handlers:
+        handler.close()
+        # LiveKit's handler in a job process sends records from a thread of its own.
+        thread = getattr(handler, "thread", None)
+        if isinstance(thread, threading.Thread):
+            thread.join(max(deadline - time.monotonic(), 0.0))

@@ -1,0 +1,156 @@
+"""Faults that users' code really has, added to a copy of the agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .worker import copy_of_the_agent
+
+IN_THE_MAIN_PROCESS = """
+import asyncio, signal, time
+
+_run = Worker.run
+
+
+async def run(self, **options):
+    loop = asyncio.get_running_loop()
+    {when}
+    await _run(self, **options)
+
+
+Worker.run = run
+"""
+"""Appended to `worker.py`: `fault(worker)` runs on the event loop of the main process."""
+
+SWALLOW_WITH_SIGNAL = """
+def greedy(number, frame):
+    print("greedy was called", number, flush=True)
+
+
+def fault(worker):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, greedy)
+"""
+
+SWALLOW_WITH_LOOP = """
+def greedy():
+    print("greedy was called", flush=True)
+
+
+def fault(worker):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, greedy)
+"""
+
+HANDLER = {
+    SWALLOW_WITH_SIGNAL: "def greedy(number, frame):",
+    SWALLOW_WITH_LOOP: "def greedy():",
+}
+"""The line at which each greedy handler begins."""
+
+BLOCK_THE_LOOP = """
+def fault(worker):
+    print("blocking", flush=True)
+    time.sleep(30)
+    print("no longer blocking", flush=True)
+"""
+
+
+def at_registration(folder: Path, fault: str) -> Path:
+    """A copy of the agent in which `fault` happens in the main process, once registered."""
+    when = 'self.on("worker_registered", lambda *_: loop.call_soon(fault, self))'
+    return _append(folder, "worker.py", IN_THE_MAIN_PROCESS.replace("{when}", when) + fault)
+
+
+IGNORES_CANCELLATION = """
+import asyncio
+
+
+async def _serve(ctx, ending):
+    _log_the_end(ending)
+    await ctx.connect()
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+"""
+
+CALLBACK_NEVER_RETURNS = """
+_before = _log_the_end
+
+
+def _log_the_end(ending):
+    async def never(reason):
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+
+    ending.add_callback(never)
+    _before(ending)
+"""
+
+CALLBACK_FAILS = """
+_before = _log_the_end
+
+
+def _log_the_end(ending):
+    async def fails(reason):
+        raise ValueError("the database is down")
+
+    ending.add_callback(fails)
+    _before(ending)
+"""
+
+THREAD_NEVER_ENDS = """
+import threading
+
+_before = _log_the_end
+
+
+def _log_the_end(ending):
+    threading.Thread(target=time.sleep, args=(3600,), name="forgotten").start()
+    _before(ending)
+"""
+
+ENTRYPOINT_RAISES = """
+async def _serve(ctx, ending):
+    _log_the_end(ending)
+    await ctx.connect()
+    raise ValueError("a bug in the entrypoint")
+"""
+
+LOOP_HANGS = """
+_before = _follow_users
+
+
+def _follow_users(ctx, session):
+    _before(ctx, session)
+    asyncio.get_running_loop().call_later(0.5, time.sleep, 3600)
+"""
+
+NATIVE_PANIC = """
+import os, signal
+
+_before = _follow_users
+
+
+def _follow_users(ctx, session):
+    _before(ctx, session)
+    asyncio.get_running_loop().call_later(0.5, os.kill, os.getpid(), signal.SIGTERM)
+"""
+"""What LiveKit's native library does when it panics: it signals its own process."""
+
+
+def in_the_session(folder: Path, fault: str) -> Path:
+    """A copy of the agent whose sessions have `fault`."""
+    return _append(folder, "session.py", fault)
+
+
+def _append(folder: Path, module: str, code: str) -> Path:
+    copy_of_the_agent(folder)
+    with (folder / "agent" / module).open("a") as file:
+        file.write(code)
+    return folder
