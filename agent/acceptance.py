@@ -8,7 +8,7 @@ of its psrpc client), and every worker that says no spends from the same three.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -85,9 +85,9 @@ class Acceptance:
         self._accepting: set[str] = set()
 
     @property
-    def accepting(self) -> frozenset[str]:
+    def accepting(self) -> Set[str]:
         """Ids of jobs accepted but not yet running: assignment or process is on its way."""
-        return frozenset(self._accepting)
+        return self._accepting
 
     async def __call__(self, request: JobRequest) -> None:
         """Answer one offer.
@@ -119,9 +119,13 @@ class Acceptance:
     def _record(self, request: JobRequest, asked: Asked, decision: Decision) -> None:
         answer = "accept" if decision.accept else "reject"
         JOBS_OFFERED.labels(answer, decision.reason).inc()
+        job = request.job
         fields = {
-            "job_id": request.id,
-            "room": request.room.name,
+            "job_id": job.id,
+            "dispatch_id": job.dispatch_id,
+            "room": job.room.name,
+            "room_id": job.room.sid,
+            "agent_name": job.agent_name,
             "answer": answer,
             "reason": decision.reason,
         }

@@ -8,6 +8,7 @@ or a network, and it cannot go stale.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import tomllib
@@ -28,7 +29,7 @@ MIN_PREFIX: Final = 7
 """The shortest prefix of a hash that counts as its name, as `git log --oneline` prints it."""
 
 _HASH: Final = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|[0-9a-f]{64}")
-"""A content id, or a whole git commit (SHA-1 or SHA-256)."""
+"""An id that is a hash: a content id, or a whole git commit (SHA-1 or SHA-256)."""
 
 _GIT_TIMEOUT_S: Final = 5.0
 
@@ -67,11 +68,10 @@ class Build:
         commit = None if self.dirty else self.commit
         if name in (self.id, self.version, commit, self.deployment):
             return bool(name)
-        return len(name) >= MIN_PREFIX and any(
-            _HASH.fullmatch(whole) and whole.startswith(name)
-            for whole in (self.id, commit)
-            if whole
-        )
+        if len(name) < MIN_PREFIX:
+            return False
+        by_id = _HASH.fullmatch(self.id) is not None and self.id.startswith(name)
+        return by_id or (commit is not None and commit.startswith(name))
 
     def attributes(self) -> dict[str, str]:
         """The participant attributes by which users and tools see who serves them."""
@@ -134,7 +134,7 @@ def content_id(root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for path in _shipped_files(root):
-        name = path.relative_to(root).as_posix().encode()
+        name = _name(path, root)
         content = path.read_bytes()
         if b"\0" not in content:
             content = content.replace(b"\r\n", b"\n")
@@ -146,6 +146,11 @@ def _shipped_files(root: Path) -> list[Path]:
     files: list[Path] = []
     for name in SHIPPED:
         path = root / name
+        if path.is_symlink():
+            raise BuildError(
+                f"cannot compute the build id: {name} in {root} is a symbolic link, and those "
+                "are not shipped. Replace it by its content, or set AGENT_BUILD_ID."
+            )
         if path.is_dir():
             files += [file for file in path.rglob("*") if _is_shipped(file, root)]
         elif path.is_file():
@@ -155,7 +160,17 @@ def _shipped_files(root: Path) -> list[Path]:
                 f"cannot compute the build id: {name} is missing in {root}. "
                 "Ship it beside agent.py, or set AGENT_BUILD_ID."
             )
-    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
+    return sorted(files, key=lambda file: _name(file, root))
+
+
+def _name(file: Path, root: Path) -> bytes:
+    name = file.relative_to(root).as_posix()
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise BuildError(
+            f"cannot compute the build id: the file name {name!a} is not UTF-8. Rename it."
+        ) from None
 
 
 def _is_shipped(file: Path, root: Path) -> bool:
@@ -171,11 +186,14 @@ def _is_shipped(file: Path, root: Path) -> bool:
 def _version(root: Path) -> str | None:
     path = root / "pyproject.toml"
     try:
-        version = tomllib.loads(path.read_text("utf-8")).get("project", {}).get("version")
+        project = tomllib.loads(path.read_text("utf-8")).get("project")
     except FileNotFoundError:
         return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BuildError(f"cannot read the version: {path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise BuildError(f"cannot read the version: {error}") from None
+    version = project.get("version") if isinstance(project, dict) else None
     return version if isinstance(version, str) and version else None
 
 
@@ -196,6 +214,8 @@ def _git(root: Path, *arguments: str) -> str | None:
             ["git", "-C", str(root), *arguments],  # noqa: S607 git is where the user has it
             capture_output=True,
             check=True,
+            # A git hook sets GIT_DIR, which would name another repository.
+            env={name: value for name, value in os.environ.items() if name[:4] != "GIT_"},
             text=True,
             timeout=_GIT_TIMEOUT_S,
         )

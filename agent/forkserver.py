@@ -15,7 +15,6 @@ from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Final
 
 from .build import ROOT
-from .models import PLUGINS
 
 if TYPE_CHECKING:
     from .settings import Models
@@ -43,18 +42,16 @@ def start(models: Models) -> None:
         return
     prepare_environment(models)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*modules(models), *FRAMEWORK_PRELOAD])
+    context.set_forkserver_preload([PRELOAD, *FRAMEWORK_PRELOAD])
     forkserver.ensure_running()
-
-
-def modules(models: Models) -> list[str]:
-    """What the fork server imports for us, before the framework's own modules."""
-    return [PRELOAD, *PLUGINS[models]]
 
 
 def prepare_environment(models: Models) -> None:
     """Set the variables that a fork server and its job processes start with."""
+    os.environ["AGENT_MODELS"] = models
     # A fork server does not get `sys.path`, and silently goes on without what it cannot import.
+    # It would find another `agent` in the working directory before this one, unless told not to.
+    os.environ["PYTHONSAFEPATH"] = "1"
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from . import job_signals, session
+import contextlib
+import gc
+import os
+from typing import cast
+
+from . import job_signals, models, session, settings
 
 __all__ = ["session"]
 
 job_signals.ignore_in_children()
+
+# Imports make much and free nothing: looking for garbage meanwhile takes half a second. A job
+# process switches it on again (`session.prepare`).
+gc.disable()
+
+# `forkserver.prepare_environment` has set it.
+_chosen = cast(settings.Models, os.environ["AGENT_MODELS"])
+models.import_plugins(_chosen)
+with contextlib.suppress(Exception):  # A job process tries again, and reports what is wrong.
+    models.load_vad(_chosen)

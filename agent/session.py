@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from typing import Final
@@ -46,6 +47,7 @@ def prepare(build: Build, settings: Settings, process: JobProcess) -> None:
         process: the job process.
     """
     if process.executor_type is JobExecutorType.PROCESS:
+        gc.enable()
         job_signals.end_on_own_signal()
     models.import_plugins(settings.models)
     process.userdata["build"] = build
@@ -81,7 +83,6 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
     )
     if not ctx.is_fake_job():
         _end_with_the_last_user(ctx, ending)
-        _follow_users(ctx, session)
     assistant = Assistant(build)
     # Starting the session connects to the room: nothing that a user writes comes too early.
     await session.start(assistant, room=ctx.room, room_options=options)
@@ -89,6 +90,7 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
     if ctx.is_fake_job():
         assistant.greet()
     else:
+        _follow_users(ctx, session)
         _greet_the_first_user(ctx, ending, assistant, settings.join_timeout_s)
 
 

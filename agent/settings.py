@@ -62,9 +62,21 @@ class Settings(BaseModel):
     @classmethod
     def _is_a_server(cls, url: str | None) -> str | None:
         if url is not None:
-            parts = urlsplit(url)
-            if parts.scheme not in _URL_SCHEMES or not parts.hostname:
-                raise ValueError("expected a URL such as wss://my-project.livekit.cloud")
+            try:
+                parts = urlsplit(url)
+                port_is_valid = parts.port is None or parts.port > 0
+            except ValueError:
+                port_is_valid = False
+            if (
+                not port_is_valid
+                or parts.scheme not in _URL_SCHEMES
+                or not parts.hostname
+                or "@" in parts.netloc
+                or any(character.isspace() for character in url)
+            ):
+                raise ValueError(
+                    "expected a URL such as wss://my-project.livekit.cloud, without a password"
+                )
         return url
 
     @property
@@ -164,12 +176,13 @@ def _misspelt(environ: Mapping[str, str]) -> list[str]:
 def _problem(fault: Any, values: Mapping[str, Any]) -> str:
     name = str(fault["loc"][0])
     field = next(f for f in Settings.model_fields.values() if f.alias == name)
-    secret = "SecretStr" in str(field.annotation)
+    value = values.get(name)
+    secret = "SecretStr" in str(field.annotation) or (name == "LIVEKIT_URL" and "@" in str(value))
     message = str(fault["msg"]).removeprefix("Value error, ")
     expected = {
         "AGENT_BUILD_ID": "expected 1 to 63 letters, digits, dots and dashes, "
         "the first a letter or digit",
         "AGENT_BUILD_COMMIT": "expected 7 to 64 lower-case hex digits",
     }.get(name, message[:1].lower() + message[1:])
-    found = "" if secret else f"={values.get(name)!a}"
+    found = "" if secret else f"={value!a}"
     return f"{name}{found}: {expected}"

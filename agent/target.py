@@ -30,6 +30,7 @@ EXPECTED: Final = (
 """The accepted forms in words, for messages."""
 
 _SHOWN_CHARACTERS: Final = 80
+_MAX_INT_DIGITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,11 @@ def parse(metadata: str) -> Asked:
     if KEY not in metadata and "\\" not in metadata:
         return Untargeted()
     try:
-        content = json.loads(metadata)
-    except (ValueError, RecursionError):
+        content = json.loads(metadata, parse_int=_number)
+    except ValueError:
         return Untargeted()
+    except RecursionError:
+        return Malformed("JSON that is nested too deeply")
     if not isinstance(content, dict) or KEY not in content:
         return Untargeted()
     return of_value(content[KEY])
@@ -107,6 +110,11 @@ def of_value(value: Any) -> Target | Malformed:
     elif names := _names(value):
         return Target(names)
     return Malformed(_shown(value))
+
+
+def _number(digits: str) -> int | float:
+    # Python refuses to read integers of thousands of digits, and with them the whole metadata.
+    return int(digits) if len(digits) < _MAX_INT_DIGITS else float(digits)
 
 
 def _names(value: Any) -> tuple[str, ...] | None:

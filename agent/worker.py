@@ -39,7 +39,7 @@ class Worker(AgentServer):
     def __init__(self, config: Settings, build: Build) -> None:
         super().__init__(
             setup_fnc=functools.partial(session.prepare, build, config),
-            preload_modules=forkserver.modules(config.models),
+            preload_modules=[forkserver.PRELOAD],
             **self._options(config),
         )
         self.build = build
@@ -62,6 +62,7 @@ class Worker(AgentServer):
         forkserver.prepare_environment(self.config.models)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._add_build)
+        logging.getLogger("livekit.agents").addFilter(_is_no_offer)
         if unregistered:
             # `console` and `connect` serve one room and end with it.
             self._entered = True
@@ -133,8 +134,9 @@ class Worker(AgentServer):
     def session_count(self) -> int:
         """Sessions that run here or are about to."""
         accepting = self._acceptance.accepting if self._acceptance else frozenset()
-        running = {info.job.id for info in self.active_jobs} if self._started else frozenset()
-        return len(running | accepting)
+        running = self.active_jobs if self._started else []
+        # LiveKit lists None for a job whose launch has just failed.
+        return len(accepting) + sum(bool(info) and info.job.id not in accepting for info in running)
 
     def state(self) -> State:
         """Where this worker is between its start and its end."""
@@ -252,3 +254,11 @@ class Worker(AgentServer):
         # Records of job processes pass here too: they are forwarded to the main process.
         setattr(record, BUILD_FIELD, self.build.id)
         return True
+
+
+def _is_no_offer(record: logging.LogRecord) -> bool:
+    """Leave out LiveKit's line for each offer: ours has the same fields and the answer.
+
+    Writing a line is most of the time that an answer takes.
+    """
+    return record.msg != "received job request"

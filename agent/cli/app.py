@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="A LiveKit voice agent whose worker knows its build.",
+    pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import re
 import sys
 import termios
 from collections.abc import AsyncIterator
@@ -13,6 +14,10 @@ from collections.abc import AsyncIterator
 from agent.build import ROOT, content_id
 from tests.support.process import environment
 from tests.support.waiting import until
+
+PROMPT = "❯ "  # noqa: RUF001 LiveKit's
+CURSOR = "█"
+CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Terminal:
@@ -47,7 +52,7 @@ class Terminal:
     async def sees(self, text: str) -> None:
         def seen() -> bool:
             self._read()
-            return text in self.shown
+            return text in CONTROL_SEQUENCE.sub("", self.shown)
 
         try:
             await until(seen, f"to see {text!r}")
@@ -58,7 +63,7 @@ class Terminal:
         """Type as a person does: LiveKit's console drops what comes faster than it reads."""
         for end in range(1, len(text) + 1):
             await self.presses(text[end - 1])
-            await self.sees(text[:end])
+            await self.sees(f"{PROMPT}{text[:end]}{CURSOR}")
 
     async def presses(self, key: str) -> None:
         await until(self._waits_for_a_key, "the console to wait for a key")

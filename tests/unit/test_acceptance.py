@@ -4,7 +4,7 @@ import ast
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -176,7 +176,7 @@ async def test_a_job_counts_as_accepting_while_livekit_assigns_it() -> None:
 
 async def test_a_rejected_job_never_counts_as_accepting() -> None:
     handler = acceptance(untargeted="reject")
-    seen: list[frozenset[str]] = []
+    seen: list[Set[str]] = []
 
     async def on_reject(_: bool) -> None:
         seen.append(handler.accepting)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 import pytest
 
 from agent.build import ID_LENGTH, ROOT, SHIPPED, Build, BuildError, content_id, identify
+from tests.support.process import environment
 
 FILES: Final = {
     "agent.py": "print('hello')\n",
@@ -406,6 +408,9 @@ BUILD: Final = Build(id=CONTENT_ID, version="1.4.2", commit=COMMIT, deployment="
         pytest.param(BUILD, COMMIT[:39], True, id="39 characters of a commit"),
         pytest.param(Build("x", commit=LONG_COMMIT), LONG_COMMIT[:7], True, id="SHA-256 commit"),
         pytest.param(Build("x", commit="0123abcdef"), "0123abcdef", True, id="short commit"),
+        pytest.param(
+            Build("x", commit="0123abcdef"), "0123abc", True, id="prefix of a short commit"
+        ),
         pytest.param(BUILD, CONTENT_ID[:6], False, id="6 characters of a content id"),
         pytest.param(BUILD, COMMIT[:6], False, id="6 characters of a commit"),
         pytest.param(BUILD, CONTENT_ID[1:], False, id="the end of a content id"),
@@ -452,3 +457,47 @@ def test_attributes_tell_what_is_known_and_no_more(
     build: Build, attributes: dict[str, str]
 ) -> None:
     assert build.attributes() == attributes
+
+
+def test_a_pyproject_toml_without_a_project_table_has_no_version(root: Path) -> None:
+    (root / "pyproject.toml").write_text("project = 1\n")
+    assert identify(root).version is None
+
+
+def test_a_pyproject_toml_that_is_a_folder_is_an_error(root: Path) -> None:
+    (root / "pyproject.toml").unlink()
+    (root / "pyproject.toml").mkdir()
+    with pytest.raises(BuildError, match="cannot read the version"):
+        identify(root, build_id="x")
+
+
+def test_a_shipped_file_that_is_a_link_is_an_error_because_links_are_not_shipped(
+    root: Path,
+) -> None:
+    (root / "uv.lock").rename(root / "real.lock")
+    (root / "uv.lock").symlink_to(root / "real.lock")
+    with pytest.raises(BuildError, match=r"uv\.lock .* symbolic link"):
+        content_id(root)
+
+
+def test_a_file_name_that_is_not_utf8_is_an_error(root: Path) -> None:
+    os.close(os.open(os.fsencode(root / "agent") + b"/\xff.py", os.O_CREAT | os.O_WRONLY))
+    with pytest.raises(BuildError, match="not UTF-8"):
+        content_id(root)
+
+
+def test_a_repository_in_the_environment_is_not_ours(root: Path, tmp_path: Path) -> None:
+    commit = commit_all(root)
+    commit_all(write(tmp_path / "other", FILES | {"agent.py": "other\n"}))
+    code = (
+        "import sys, pathlib, agent.build as b; print(b.identify(pathlib.Path(sys.argv[1])).commit)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(GIT_DIR=str(tmp_path / "other" / ".git")),
+    )
+    assert done.stdout.strip() == commit

@@ -107,11 +107,18 @@ def test_the_last_of_two_equal_keys_counts() -> None:
         pytest.param("null", id="null"),
         pytest.param("5", id="a number"),
         pytest.param('{"path": "C:\\\\"}', id="a backslash"),
-        pytest.param('{"agent_build": ' + "[" * 100_000, id="100,000 brackets"),
     ],
 )
 def test_metadata_without_the_key_is_untargeted(metadata: str) -> None:
     assert parse(metadata) == Untargeted()
+
+
+def test_a_target_beside_a_number_beyond_reason_still_counts() -> None:
+    assert parse('{"agent_build": "a", "x": ' + "9" * 5000 + "}") == Target(("a",))
+
+
+def test_metadata_nested_beyond_reason_is_malformed_and_not_silently_ignored() -> None:
+    assert isinstance(parse('{"agent_build": "a", "x": ' + "[" * 100_000), Malformed)
 
 
 MALFORMED: Final = (

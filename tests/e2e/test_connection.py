@@ -1,0 +1,140 @@
+"""Losing LiveKit, getting it back, and giving up on it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support import ports
+from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from tests.support.process import alive
+from tests.support.proxy import Proxy
+from tests.support.status import Status
+from tests.support.user import JoinRoom
+from tests.support.waiting import until
+from tests.support.worker import StartWorker
+
+
+async def test_ready_goes_through_all_states(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await own_livekit.stop()
+    running = await worker(own_livekit, registered=False)
+    status = await Status.of(running)
+    assert await status.ready() == 503
+    assert (await status.get())["state"] == "starting"
+
+    back = await own_livekit.restart()
+    try:
+        await running.logged("registered worker")
+        assert (await status.becomes("ready"))["sessions"] == 0
+        assert await status.ready() == 200
+        assert "agent_ready 1.0" in await status.metrics()
+
+        await back.stop()
+        await status.becomes("disconnected")
+        assert await status.ready() == 503
+        assert "agent_ready 0.0" in await status.metrics()
+
+        back = await own_livekit.restart()
+        await status.becomes("ready")
+        user = await join(back, "call")
+        await user.agent()
+        assert (await status.get())["sessions"] == 1
+        metrics = await status.metrics()
+        assert "agent_sessions 1.0" in metrics
+        assert 'agent_jobs_offered_total{answer="accept",reason="untargeted"} 1.0' in metrics
+
+        running.send()
+        draining = await status.becomes("draining")
+        assert await status.ready() == 503
+        assert 0 < draining["drain_left_s"] <= 3300
+        assert draining["build"]["id"] == running.records[0]["build.id"]
+        await user.leave()
+        assert await running.exit() == 0
+    finally:
+        await back.stop()
+
+
+async def test_a_cut_connection_in_a_drain_brings_no_new_job_and_cuts_no_call(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    proxy = await Proxy(own_livekit.port).start()
+    running = await worker(own_livekit, LIVEKIT_URL=proxy.url)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    family = running.family()
+
+    running.send()
+    await running.logged("draining worker")
+    proxy.cut_oldest()
+    await running.logged("registered worker", count=2)
+    late = await join(own_livekit, "late", identity="late")
+    await own_livekit.process.logged("failed to send job request")
+    await user.ask("still there?", expect="still there?")
+    assert late.agents_seen == []
+    assert not running.find("job offer answered", room="late", answer="accept")
+    await user.leave()
+    assert await running.exit() == 0
+    await until(lambda: not alive(family), "all processes to be gone")
+    await proxy.stop()
+
+
+async def test_a_call_survives_the_loss_of_the_workers_connection(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    proxy = await Proxy(own_livekit.port).start()
+    running = await worker(own_livekit, LIVEKIT_URL=proxy.url)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    proxy.cut_oldest()
+    await running.logged("registered worker", count=2)
+    await user.ask("still there?", expect="still there?")
+    second = await join(own_livekit, "second", identity="second")
+    await second.agent()
+    await proxy.stop()
+
+
+async def test_a_deployment_name_that_the_server_refuses_ends_the_worker(
+    own_livekit: LiveKitServer, worker: StartWorker
+) -> None:
+    running = await worker(own_livekit, registered=False, LIVEKIT_AGENT_DEPLOYMENT="a_b")
+    assert await running.exit(deadline_s=60) == 3
+    (gave_up,) = running.find("giving up on LiveKit")
+    assert gave_up["deployment"] == "a_b"
+    assert len(running.find("failed to connect to livekit")) < 10
+    assert "Traceback" not in running.output
+
+
+async def test_a_wrong_secret_ends_the_worker(
+    own_livekit: LiveKitServer, worker: StartWorker
+) -> None:
+    wrong = "wrong-" + API_SECRET
+    running = await worker(own_livekit, registered=False, LIVEKIT_API_SECRET=wrong)
+    assert await running.exit() == 3
+    (gave_up,) = running.find("giving up on LiveKit")
+    assert "401" in gave_up["reason"]
+    assert wrong not in running.output
+    assert "Traceback" not in running.output
+
+
+@pytest.mark.timeout(300)
+async def test_a_server_that_is_gone_for_good_ends_the_worker(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    """LiveKit's own budget for retries is 130 seconds; both workers spend theirs at once."""
+    (nobody,) = ports.free(1)
+    never = await worker(own_livekit, registered=False, LIVEKIT_URL=f"ws://127.0.0.1:{nobody}")
+    in_a_call = await worker(own_livekit)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    await own_livekit.stop()
+
+    assert await asyncio.gather(never.exit(200), in_a_call.exit(200)) == [3, 3]
+    for running in (never, in_a_call):
+        assert len(running.find("giving up on LiveKit")) == 1
+        assert API_SECRET not in running.output
+        assert API_KEY not in running.output
+    assert len(in_a_call.find("session ended")) == 1
+    assert "Traceback" not in never.output

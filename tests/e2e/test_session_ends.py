@@ -1,0 +1,221 @@
+"""Sessions end when they should, and their shutdown callbacks run once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from livekit import api
+
+from agent.build import ROOT
+from tests.support import faults
+from tests.support.livekit_server import LiveKitServer
+from tests.support.process import LoggedProcess, environment
+from tests.support.user import JoinRoom
+from tests.support.worker import StartWorker
+
+LINGERING = {"room": {"departure_timeout": 3600, "empty_timeout": 3600}}
+"""A server whose empty rooms last an hour: nothing but the agent itself ends its job."""
+
+
+@pytest.fixture
+async def lingering(tmp_path: Path) -> AsyncIterator[LiveKitServer]:
+    server = await LiveKitServer.start(tmp_path, **LINGERING)
+    yield server
+    await server.stop()
+
+
+async def drains(worker: LoggedProcess, *, code: int = 0) -> None:
+    assert len(worker.find("session ended")) == 1, worker.tail()
+    worker.send()
+    assert await worker.exit() == code
+
+
+async def test_the_job_ends_when_its_last_user_leaves(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(lingering)
+    first = await join(lingering, "call", identity="first")
+    second = await join(lingering, "call", identity="second")
+    await first.agent()
+    await first.leave()
+    # The agent listens to the first user who came; now it turns to the other.
+    await second.ask("still there?", expect="You said: still there?")
+    assert not running.find("session ended")
+
+    watcher = await join(lingering, "elsewhere")
+    await second.leave()
+    (ended,) = await running.logged("session ended", room="call")
+    assert ended["reason"] == "the last user left"
+    await watcher.leave()
+    await running.logged("session ended", count=2)
+    running.send()
+    assert await running.exit() == 0
+
+
+async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
+    lingering: LiveKitServer, worker: StartWorker
+) -> None:
+    running = await worker(lingering)
+    script = (
+        "import asyncio, sys\n"
+        "from livekit import rtc\n"
+        "async def main():\n"
+        "    room = rtc.Room()\n"
+        "    await room.connect(*sys.argv[1:])\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    user = await LoggedProcess.start(
+        sys.executable,
+        "-c",
+        script,
+        lingering.url,
+        lingering.token("call", "user"),
+        name="user",
+        env=environment(),
+    )
+    await running.logged("session started")
+    user.send(signal.SIGKILL)
+    # What LiveKit needs to notice, and not more.
+    await running.logged("session ended", deadline_s=60)
+    await drains(running)
+
+
+async def test_the_job_ends_when_nobody_ever_joins(
+    lingering: LiveKitServer, worker: StartWorker
+) -> None:
+    running = await worker(lingering, AGENT_JOIN_TIMEOUT="2")
+    async with lingering.api() as client:
+        await client.room.create_room(api.CreateRoomRequest(name="lonely"))
+        await client.agent_dispatch.create_dispatch(
+            api.CreateAgentDispatchRequest(room="lonely", agent_name="")
+        )
+    (ended,) = await running.logged("session ended")
+    assert ended["reason"] == "nobody joined in time"
+    await drains(running)
+
+
+async def test_the_job_ends_when_its_room_is_deleted(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(lingering)
+    user = await join(lingering, "call")
+    await user.agent()
+    await running.logged("session started")
+    async with lingering.api() as client:
+        await client.room.delete_room(api.DeleteRoomRequest(room="call"))
+    await running.logged("session ended")
+    await drains(running)
+
+
+async def test_the_job_ends_when_the_entrypoint_raises(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "agent", faults.ENTRYPOINT_RAISES)
+    running = await worker(lingering, folder=folder)
+    user = await join(lingering, "call")
+    await running.logged("session ended")
+    await user.no_agent()
+    assert "a bug in the entrypoint" in running.output
+    await drains(running)
+
+
+@contextlib.asynccontextmanager
+async def provider_that_hangs() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """An OpenAI that takes every request, and never answers one."""
+    asked = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody wakes this up")
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", hang)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", asked
+    await runner.cleanup()
+
+
+async def test_the_job_ends_while_the_model_provider_hangs(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    async with provider_that_hangs() as (url, asked):
+        running = await worker(
+            lingering, AGENT_MODELS="openai", OPENAI_API_KEY="sk-none", OPENAI_BASE_URL=url
+        )
+        user = await join(lingering, "call")
+        await user.agent()
+        await running.logged("session started")
+        await user.room.local_participant.send_text("hello", topic="lk.chat")
+        await asyncio.wait_for(asked.wait(), 30)
+        await user.leave()
+        await running.logged("session ended")
+        await drains(running)
+
+
+async def test_a_failing_callback_stops_no_other(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "agent", faults.CALLBACK_FAILS)
+    running = await worker(lingering, folder=folder)
+    user = await join(lingering, "call")
+    await user.agent()
+    await user.leave()
+    await running.logged("session ended")
+    (failed,) = await running.logged("a shutdown callback failed")
+    assert "the database is down" in failed["message"]
+    await drains(running)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.CALLBACK_NEVER_RETURNS, faults.THREAD_NEVER_ENDS, faults.LOOP_HANGS],
+    ids=["callback", "thread", "loop"],
+)
+async def test_a_job_that_hangs_in_its_end_is_ended(
+    fault: str, lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "agent", fault)
+    running = await worker(lingering, folder=folder)
+    user = await join(lingering, "call")
+    await user.agent()
+    await user.ask("hello", expect="hello")
+    family = running.family()
+    await user.leave()
+    running.send()
+    assert await running.exit(deadline_s=90) == 0
+    if fault != faults.LOOP_HANGS:
+        assert len(running.find("session ended")) == 1
+    assert not [process for process in family if process.is_running() and process.ppid() > 1]
+
+
+async def test_a_panic_of_the_native_library_ends_its_job_only(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "agent", faults.NATIVE_PANIC)
+    running = await worker(lingering, folder=folder)
+    user = await join(lingering, "call")
+    await user.agent()
+    await running.logged("has ended itself")
+    await user.no_agent(deadline_s=60)
+    assert running.running
+    running.send()
+    assert await running.exit() == 0
+
+
+def test_the_faults_still_fit_the_code() -> None:
+    """The faults replace functions of `session.py` by name."""
+    source = (ROOT / "agent" / "session.py").read_text("utf-8")
+    for name in ("_serve", "_log_the_end", "_follow_users"):
+        assert f"def {name}(" in source
