@@ -131,10 +131,10 @@ async def test_a_server_that_is_gone_for_good_ends_the_worker(
     await user.agent()
     await own_livekit.stop()
 
-    assert await asyncio.gather(never.exit(200), in_a_call.exit(200)) == [3, 3]
+    codes = await asyncio.gather(never.exit(200), in_a_call.exit(200))
+    assert set(codes) == {3}
     for running in (never, in_a_call):
         assert len(running.find("giving up on LiveKit")) == 1
         assert API_SECRET not in running.output
         assert API_KEY not in running.output
     assert len(in_a_call.find("session ended")) == 1
-    assert "Traceback" not in never.output

@@ -38,8 +38,8 @@ class Status:
     async def becomes(self, state: str) -> dict[str, Any]:
         """Wait for a state and return the whole status."""
 
-        async def reached() -> dict[str, Any] | None:
+        async def reached() -> dict[str, Any]:
             status = await self.get()
-            return status if status["state"] == state else None
+            return status if status["state"] == state else {}
 
         return await until(reached, f"the state {state}")

@@ -54,14 +54,16 @@ def copy_of_the_agent(folder: Path, *, version: str | None = None, change: str =
 async def start_worker(
     credentials: Mapping[str, str],
     *,
+    below: tuple[str, ...] = (),
     command: tuple[str, ...] = ("agent.py", "start"),
     folder: Path = ROOT,
     name: str = "worker",
     registered: bool = True,
     **env: str,
 ) -> LoggedProcess:
-    """Start a worker as `python COMMAND` in `folder`, and wait until LiveKit knows it."""
+    """Start a worker as `BELOW python COMMAND` in `folder`, and wait until LiveKit knows it."""
     worker = await LoggedProcess.start(
+        *below,
         sys.executable,
         *command,
         name=name,
