@@ -6,6 +6,7 @@ tells a supervisor whether to restart the worker, not whether jobs can reach it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
@@ -50,14 +51,16 @@ class StatusServer:
         application.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, port=self._port).start()
-        port: int = self._runner.addresses[0][1]
+        # One socket for IPv4 and IPv6: two would get two different free ports.
+        dual = socket.has_dualstack_ipv6()
+        listener = socket.create_server(
+            ("", self._port),
+            family=socket.AF_INET6 if dual else socket.AF_INET,
+            dualstack_ipv6=dual,
+        )
+        await web.SockSite(self._runner, listener).start()
+        port: int = listener.getsockname()[1]
         return port
-
-    async def stop(self) -> None:
-        """Stop to listen."""
-        if self._runner is not None:
-            await self._runner.cleanup()
 
     async def _ready(self, _: web.Request) -> web.Response:
         state: State = self._status()["state"]

@@ -128,7 +128,7 @@ class Worker(AgentServer):
             done, _ = await asyncio.wait({closing}, timeout=self._drain.budget.exit_s / 2)
         if not done:
             logging.shutdown()
-            os._exit(ExitCode.SESSIONS_CUT)
+            os._exit(self._exit_code)
         closing.result()
 
     def session_count(self) -> int:
@@ -197,8 +197,8 @@ class Worker(AgentServer):
                 return
             port = DEFAULT_PORT
         # Never stopped: a supervisor may watch the drain to its end.
-        port = await StatusServer(self.status, port).start()
-        logger.info("status is served", extra={"port": port})
+        self._status_server = StatusServer(self.status, port)
+        logger.info("status is served", extra={"port": await self._status_server.start()})
 
     async def _run_until_refused(self, devmode: bool) -> None:
         self._entered = True

@@ -1,0 +1,91 @@
+"""Faults that a real server does not make on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.build import ROOT, content_id
+from tests.support.fake_livekit import FakeLiveKit
+from tests.support.status import Status
+from tests.support.waiting import until
+from tests.support.worker import StartWorker
+
+
+async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    running = await worker(fake)
+    status = await Status.of(running)
+    assert (await fake.offer()).available
+    assert (await status.get())["sessions"] == 1
+    running.send()
+    assert await running.exit() == 0
+    assert len(running.find("accepted a job that LiveKit never assigned")) == 1
+    assert "Traceback" not in running.output
+
+
+async def test_a_server_that_closes_every_registration_is_not_stormed(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    fake.refuses = True
+    running = await worker(fake, registered=False)
+    assert await running.exit(deadline_s=60) == 3
+    assert fake.connections == 5
+    (gave_up,) = running.find("giving up on LiveKit")
+    assert "closed instead of registering" in gave_up["reason"]
+
+
+async def test_a_server_that_soon_registers_after_all_keeps_its_worker(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    fake.refuses = True
+    running = await worker(fake, registered=False)
+    await until(lambda: fake.connections == 2, "two refused registrations")
+    fake.refuses = False
+    await running.logged("registered worker")
+    status = await Status.of(running)
+    await status.becomes("ready")
+    await fake.disconnect()
+    await running.logged("registered worker", count=2)
+    await status.becomes("ready")
+    running.send()
+    assert await running.exit() == 0
+
+
+async def test_a_drain_that_stands_still_takes_no_job_after_a_reconnect(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    running = await worker(fake)
+    assert (await fake.offer()).available  # never assigned: the drain waits for it
+    running.send()
+    await running.logged("draining worker")
+    await fake.disconnect()
+    await running.logged("registered worker", count=2)
+    answer = await fake.offer()
+    assert (answer.available, answer.terminate) == (False, False)
+    assert await running.exit() == 0
+
+
+async def test_a_taken_port_ends_the_worker_with_one_clear_line(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    for variable in ("AGENT_HEALTH_PORT", "AGENT_STATUS_PORT"):
+        running = await worker(fake, registered=False, **{variable: str(fake.port)})
+        assert await running.exit() == 2
+        (error,) = [r for r in running.records if r["level"] == "ERROR"]
+        assert str(fake.port) in error["error"]
+        assert "Traceback" not in running.output
+
+
+async def test_the_working_directory_cannot_stand_in_for_the_build(
+    fake: FakeLiveKit, worker: StartWorker, tmp_path: Path
+) -> None:
+    """Job processes must not import whatever `agent` the working directory holds."""
+    impostor = tmp_path / "agent"
+    impostor.mkdir()
+    (impostor / "__init__.py").write_text("raise RuntimeError('an impostor was imported')")
+    fake.assigns = True
+    running = await worker(fake, command=(str(ROOT / "agent.py"), "start"), folder=tmp_path)
+    assert (await fake.offer()).participant_attributes["build.id"] == content_id()
+    await running.logged("session ended")
+    assert "impostor" not in running.output
