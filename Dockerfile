@@ -24,7 +24,7 @@ ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
 ARG AGENT_BUILD_ID=""
 ENV AGENT_BUILD_ID=$AGENT_BUILD_ID
 USER agent
-# Health check of LiveKit's worker.
-EXPOSE 8081
+# LiveKit's health check, and /ready, /status and /metrics.
+EXPOSE 8081 8082
 # Python is PID 1 and gets the stop signal itself: no shell, no `uv run` in between.
 CMD ["python", "agent.py", "start"]

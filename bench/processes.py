@@ -50,7 +50,8 @@ class Side:
 OURS: Final = Side(
     "ours",
     ROOT / "agent.py",
-    {"AGENT_MODELS": "openai", "AGENT_HEALTH_PORT": "0", "AGENT_MAX_SESSIONS": "1000"},
+    {"AGENT_MODELS": "openai", "AGENT_HEALTH_PORT": "0", "AGENT_STATUS_PORT": "0"}
+    | {"AGENT_MAX_SESSIONS": "1000"},
 )
 STOCK: Final = Side("stock", ROOT / "bench" / "stock.py", {})
 
@@ -116,6 +117,14 @@ class WorkerProcess:
         finally:
             registration.cancel()
         raise RuntimeError(f"the {self.side.name} worker did not register:\n{self._output()}")
+
+    def process(self) -> psutil.Process:
+        """The main process."""
+        return psutil.Process(self._process.pid)
+
+    def stop(self) -> None:
+        """Send the stop signal."""
+        self._process.terminate()
 
     def main_memory(self) -> Memory:
         """The memory of the main process."""

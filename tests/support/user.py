@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeAlias
@@ -43,6 +44,23 @@ class User:
         for participant in self.room.remote_participants.values():
             self._on_participant(participant)
         return self
+
+    async def speak(self) -> None:
+        """Publish a microphone, a silent one.
+
+        A server tells others of the coming and going of those who publish at once, and of
+        those who only listen or write up to 3 seconds later (its `subscriberUpdateInterval`).
+        """
+        microphone = rtc.AudioSource(48000, 1)
+        track = rtc.LocalAudioTrack.create_audio_track("microphone", microphone)
+        heard = asyncio.Event()
+        self.room.on("local_track_subscribed", lambda _: heard.set())
+        await self.room.local_participant.publish_track(track)
+        silence = rtc.AudioFrame.create(48000, 1, 480)
+        give_up = time.monotonic() + DEADLINE_S
+        while not heard.is_set():
+            assert time.monotonic() < give_up, "nobody subscribed to the microphone"
+            await microphone.capture_frame(silence)
 
     async def leave(self) -> None:
         await self.room.disconnect()
