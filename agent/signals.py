@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import time
@@ -32,6 +33,9 @@ LIVEKIT_ESCALATION_S: Final = 3.0
 Private to livekit-agents (`cli.cli._EXIT_ESCALATION_TIMEOUT`); a test compares the two.
 """
 
+SAME_KEY_S: Final = 0.5
+"""SIGINTs closer than this are one press of Ctrl+C: `uv run` sends it on after 0.2 s."""
+
 SHELLS: Final = frozenset({"sh", "ash", "bash", "busybox", "dash", "fish", "ksh", "zsh"})
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -52,6 +56,7 @@ class StopSignals:
         self._foreign: dict[int, list[Handler]] = {number: [] for number in STOP_SIGNALS}
         self._suspects: dict[int, Handler] = {}
         self._stopped_at: float | None = None
+        self._interrupted_at = -math.inf
         self._forced = False
         self._draining = False
 
@@ -68,10 +73,14 @@ class StopSignals:
             signal.signal(number, self._handle)
 
     async def watch(self) -> None:
-        """Look after the handlers until cancelled."""
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            self.check()
+        """Look after the handlers until cancelled, which LiveKit's command line does at the end."""
+        try:
+            while True:
+                await asyncio.sleep(CHECK_INTERVAL_S)
+                self.check()
+        finally:
+            # Its last handler would turn a late repeated SIGTERM into an exit code of its own.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def check(self) -> None:
         """Find handlers that other code installed, name them, and go back in front of them."""
@@ -103,6 +112,8 @@ class StopSignals:
             self._stopped_at = time.monotonic()
             self._on_stop()
             self._pass_on(self._livekit[number], number, frame)
+        elif number == signal.SIGINT and time.monotonic() - self._interrupted_at < SAME_KEY_S:
+            pass
         elif self._draining:
             if number == signal.SIGINT:
                 if self._forced:
@@ -113,6 +124,8 @@ class StopSignals:
             # LiveKit's own second signal: its handler raises, out of what blocks the event loop.
             self._pass_on(self._livekit[number], number, frame)
             return
+        if number == signal.SIGINT:
+            self._interrupted_at = time.monotonic()
         for foreign in self._foreign[number]:
             if not _is_in_the_loop(number, foreign):
                 self._call_foreign(foreign, number, frame)

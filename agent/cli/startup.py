@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from dotenv import load_dotenv
 
@@ -80,7 +80,7 @@ def read_settings(command: Command, arguments: Sequence[str] = ()) -> Settings:
         load_dotenv(ROOT / ".env.local")
     except UnicodeDecodeError:
         fail(f"{ROOT / '.env.local'} is not UTF-8 text; save it as such")
-    _connection_into_environment(arguments)
+    _flags_into_environment(arguments)
     try:
         return settings.load(os.environ, command)
     except settings.SettingsError as error:
@@ -111,13 +111,22 @@ def _server(config: Settings) -> Worker:
     return Worker(config, build)
 
 
-def _connection_into_environment(arguments: Sequence[str]) -> None:
-    """Put LiveKit's connection flags into the environment, which they override.
+FLAGS: Final = {
+    "--url": "LIVEKIT_URL",
+    "--api-key": "LIVEKIT_API_KEY",
+    "--api-secret": "LIVEKIT_API_SECRET",
+    "--drain-timeout": "AGENT_DRAIN_TIMEOUT",
+}
+"""LiveKit's flags that say the same as a setting."""
+
+
+def _flags_into_environment(arguments: Sequence[str]) -> None:
+    """Put the flags into the environment, which they override.
 
     So they are validated with all other settings, and reach the job processes.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("url", "api-key", "api-secret"):
-        parser.add_argument(f"--{name}", dest=f"LIVEKIT_{name.replace('-', '_').upper()}")
+    for flag, name in FLAGS.items():
+        parser.add_argument(flag, dest=name)
     flags, _ = parser.parse_known_args(list(arguments))
     os.environ.update({name: value for name, value in vars(flags).items() if value})

@@ -11,6 +11,7 @@ import pytest
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
+from agent.signals import SAME_KEY_S
 from tests.support import faults
 from tests.support.livekit_server import LiveKitServer
 from tests.support.process import LoggedProcess, alive
@@ -99,6 +100,23 @@ async def test_a_repeated_sigterm_changes_nothing(
     assert len(running.find("session ended", room="call")) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_wrapper_that_forwards_what_the_group_gets_cuts_no_call(
+    number: signal.Signals, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit, below=("uv", "run", "--no-sync"))
+    user = await join(own_livekit, "call")
+    await user.agent()
+    family = running.family()
+
+    running.send_to_group(number)
+    await running.logged("draining worker")
+    await user.ask("still there?", expect="still there?")
+    await user.leave()
+    await leaves_clean(running, family)
+    assert len(running.find("session ended", room="call")) == 1
+
+
 async def test_a_second_ctrl_c_forces_and_callbacks_still_run(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -110,6 +128,7 @@ async def test_a_second_ctrl_c_forces_and_callbacks_still_run(
 
     running.send(signal.SIGINT)
     await running.logged("draining worker")
+    await asyncio.sleep(2 * SAME_KEY_S)  # a person presses no faster
     running.send(signal.SIGINT)
     await leaves_clean(running, family, errors=1, code=4)
     (cut,) = running.find("sessions cut")

@@ -1,0 +1,39 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from agent import ending, session
+from agent.build import ROOT
+from agent.drain import EXIT_S, SHUTDOWN_S
+from agent.exit_codes import ExitCode
+from agent.settings import Settings
+from agent.status import DEFAULT_PORT
+
+DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    table = re.findall(r"^\| (\d+) \|", DRAINING, re.MULTILINE)
+    assert [int(code) for code in table] == [int(code) for code in ExitCode]
+
+
+def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
+    defaults = Settings.model_validate({})
+    assert f"`AGENT_DRAIN_TIMEOUT={defaults.drain_timeout_s:g}`, the default" in DRAINING
+    assert f"after `AGENT_JOIN_TIMEOUT`, {defaults.join_timeout_s:g} s" in DRAINING
+    assert f"| `drain_shutdown_s` | {SHUTDOWN_S:g} s" in DRAINING
+    assert f"| `drain_exit_s` | {EXIT_S:g} s" in DRAINING
+    assert f"back within {session.RETURN_S:g} s" in DRAINING
+    assert f"gets {ending.SESSION_CLOSE_S:g} s to close" in DRAINING
+    assert f"callbacks {ending.CALLBACK_S:g} s" in DRAINING
+    assert f"ended {ending.END_S:g} s after its reason" in DRAINING
+    assert f"port {DEFAULT_PORT}" in DRAINING
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", ROOT / "docs" / "draining.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text("utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

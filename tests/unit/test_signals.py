@@ -1,0 +1,85 @@
+"""Names of handlers, shells above the worker, and what is private to others."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import signal
+from pathlib import Path
+
+import pytest
+from livekit.agents import AgentServer
+from livekit.agents.cli import cli
+
+from agent import connection, signals
+
+
+def greedy(number: int, frame: object) -> None:
+    raise AssertionError((number, frame))
+
+
+class Owner:
+    def method(self, number: int, frame: object) -> None:
+        raise AssertionError((number, frame))
+
+
+@pytest.mark.parametrize(
+    ("handler", "name", "function"),
+    [
+        pytest.param(greedy, "greedy", greedy, id="function"),
+        pytest.param(Owner().method, "Owner.method", Owner.method, id="method"),
+        pytest.param(functools.partial(greedy, frame=None), "greedy", greedy, id="partial"),
+    ],
+)
+def test_a_handler_is_named_with_file_and_line(
+    handler: signals.Handler, name: str, function: object
+) -> None:
+    assert inspect.isfunction(function)
+    line = inspect.getsourcelines(function)[1]
+    assert signals.describe(handler) == {"handler": name, "at": f"{__file__}:{line}"}
+
+
+def test_a_default_handler_is_named_too() -> None:
+    assert signals.describe(signal.SIG_DFL) == {"handler": "SIG_DFL"}
+
+
+@pytest.mark.parametrize(
+    ("comm", "found"), [("sh\n", "sh"), ("bash\n", "bash"), ("systemd\n", None), ("tini\n", None)]
+)
+def test_a_shell_that_is_pid_1_is_found(comm: str, found: str | None, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "comm").write_text(comm)
+    assert signals.shell_that_is_pid_1(tmp_path) == found
+
+
+def test_without_a_proc_folder_no_shell_is_found(tmp_path: Path) -> None:
+    assert signals.shell_that_is_pid_1(tmp_path) is None
+
+
+def test_livekits_patience_with_a_blocked_loop_is_what_we_think() -> None:
+    assert cli._EXIT_ESCALATION_TIMEOUT == signals.LIVEKIT_ESCALATION_S
+
+
+async def test_asyncio_still_keeps_its_signal_handlers_where_we_look() -> None:
+    loop = asyncio.get_running_loop()
+
+    def callback() -> None:
+        raise AssertionError
+
+    loop.add_signal_handler(signal.SIGUSR2, callback)
+    try:
+        assert signals.describe(signals._loop_callback(signal.SIGUSR2))["handler"].endswith(
+            "callback"
+        )
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR2)
+
+
+def test_livekit_still_connects_through_the_session_that_we_replace() -> None:
+    source = inspect.getsource(AgentServer._connection_task)
+    assert "self._http_session.ws_connect(" in source
+    started = inspect.getsource(AgentServer.run)
+    created = started.index("self._http_session = aiohttp.ClientSession(")
+    assert created < started.index('self.emit("worker_started")')
+    assert hasattr(connection.Connection, "ws_connect")
