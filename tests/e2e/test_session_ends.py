@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from livekit import api
+from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
 from agent.build import ROOT
 from tests.support import faults
@@ -91,12 +92,10 @@ async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
 async def test_the_job_ends_when_nobody_ever_joins(
     lingering: LiveKitServer, worker: StartWorker
 ) -> None:
-    running = await worker(lingering, AGENT_JOIN_TIMEOUT="2")
+    running = await worker(lingering, AGENT_JOIN_TIMEOUT="2", LIVEKIT_AGENT_NAME="assistant")
+    agents = [RoomAgentDispatch(agent_name="assistant")]
     async with lingering.api() as client:
-        await client.room.create_room(api.CreateRoomRequest(name="lonely"))
-        await client.agent_dispatch.create_dispatch(
-            api.CreateAgentDispatchRequest(room="lonely", agent_name="")
-        )
+        await client.room.create_room(api.CreateRoomRequest(name="lonely", agents=agents))
     (ended,) = await running.logged("session ended")
     assert ended["reason"] == "nobody joined in time"
     await drains(running)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from contextlib import ExitStack
+from typing import Final
+
+BELOW_EPHEMERAL: Final = range(10_000, 32_000)
+"""Ports that the system does not hand out to outgoing connections by itself."""
 
 
 def free(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
     """Ports that nobody listens on, all different."""
+    found: list[int] = []
     with ExitStack() as stack:
-        found = []
-        for _ in range(count):
+        while len(found) < count:
+            port = random.choice(BELOW_EPHEMERAL)
             listener = stack.enter_context(socket.socket(socket.AF_INET, kind))
-            listener.bind(("127.0.0.1", 0))
-            found.append(int(listener.getsockname()[1]))
-        return found
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+    return found
