@@ -146,12 +146,13 @@ async def provider_that_hangs() -> AsyncIterator[tuple[str, asyncio.Event]]:
     await runner.cleanup()
 
 
+@pytest.mark.parametrize("models", ["openai", "realtime"])
 async def test_the_job_ends_while_the_model_provider_hangs(
-    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
+    models: str, lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     async with provider_that_hangs() as (url, asked):
         running = await worker(
-            lingering, AGENT_MODELS="openai", OPENAI_API_KEY="sk-none", OPENAI_BASE_URL=url
+            lingering, AGENT_MODELS=models, OPENAI_API_KEY="sk-none", OPENAI_BASE_URL=url
         )
         user = await join(lingering, "call")
         await user.agent()
