@@ -13,6 +13,9 @@ __all__ = ["session"]
 
 job_signals.ignore_in_children()
 
+# It was for the start of this process alone: programs that a session runs must not inherit it.
+os.environ.pop("PYTHONSAFEPATH", None)
+
 # Imports make much and free nothing: looking for garbage meanwhile takes half a second. A job
 # process switches it on again (`session.prepare`).
 gc.disable()

@@ -56,7 +56,7 @@ async def _leave_s(server: LiveKitServer, worker: LoggedProcess, *, drain: bool)
     room = f"room-{drain}"
     user = await User(server, room).join()
     await user.agent()
-    await user.speak()
+    await user.unmute()
     (started,) = await worker.logged("session started", room=room)
     if drain:
         worker.send(signal.SIGTERM)

@@ -13,7 +13,7 @@ from tests.support.user import JoinRoom
 from tests.support.worker import StartWorker
 
 
-async def test_the_speech_pipeline_calls_the_tool_and_speaks(
+async def test_the_speech_pipeline_hears_calls_the_tool_and_speaks(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     openai = await FakeOpenAI().start()
@@ -21,7 +21,9 @@ async def test_the_speech_pipeline_calls_the_tool_and_speaks(
     user = await join(own_livekit, "voice")
     agent = await user.agent()
     await user.hears("Hello from the fake.")
-    await user.ask("Which build are you?", expect=f"I am build {content_id()}")
+    openai.understands = "Which build are you?"
+    await user.speak()
+    await user.hears(f"I am build {content_id()}")
     assert any(content_id() in text for text in openai.spoken)
     assert [track.kind for track in agent.track_publications.values()] == [rtc.TrackKind.KIND_AUDIO]
     await user.leave()

@@ -17,16 +17,19 @@ class FakeOpenAI:
 
     Attributes:
         spoken: the texts that were turned to speech.
+        understands: what it takes any speech for.
     """
 
     def __init__(self) -> None:
         self.spoken: list[str] = []
+        self.understands = ""
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> FakeOpenAI:
         application = web.Application()
         application.router.add_post("/v1/chat/completions", self._chat)
         application.router.add_post("/v1/audio/speech", self._speech)
+        application.router.add_post("/v1/audio/transcriptions", self._transcription)
         application.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(application)
         await self._runner.setup()
@@ -68,6 +71,10 @@ class FakeOpenAI:
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def _transcription(self, request: web.Request) -> web.Response:
+        await request.post()
+        return web.json_response({"text": self.understands})
 
     async def _speech(self, request: web.Request) -> web.Response:
         self.spoken.append((await request.json())["input"])

@@ -13,6 +13,7 @@ from livekit import rtc
 from livekit.protocol.room import RoomConfiguration
 from livekit.rtc.data_stream import StreamError
 
+from . import voice
 from .livekit_server import LiveKitServer
 from .waiting import DEADLINE_S, until
 
@@ -45,22 +46,28 @@ class User:
             self._on_participant(participant)
         return self
 
-    async def speak(self) -> None:
-        """Publish a microphone, a silent one.
+    async def unmute(self) -> rtc.AudioSource:
+        """Publish a microphone, and return what to speak into.
 
         A server tells others of the coming and going of those who publish at once, and of
         those who only listen or write up to 3 seconds later (its `subscriberUpdateInterval`).
         """
-        microphone = rtc.AudioSource(48000, 1)
+        microphone = rtc.AudioSource(voice.SAMPLE_RATE, 1)
         track = rtc.LocalAudioTrack.create_audio_track("microphone", microphone)
         heard = asyncio.Event()
         self.room.on("local_track_subscribed", lambda _: heard.set())
-        await self.room.local_participant.publish_track(track)
-        silence = rtc.AudioFrame.create(48000, 1, 480)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        await self.room.local_participant.publish_track(track, options)
         give_up = time.monotonic() + DEADLINE_S
         while not heard.is_set():
             assert time.monotonic() < give_up, "nobody subscribed to the microphone"
-            await microphone.capture_frame(silence)
+            await _play(microphone, voice.silence(0.1))
+        return microphone
+
+    async def speak(self) -> None:
+        """Say something that is a voice but no words, and pause."""
+        microphone = await self.unmute()
+        await _play(microphone, voice.silence(0.5) + voice.vowel(1.5) + voice.silence(3))
 
     async def leave(self) -> None:
         await self.room.disconnect()
@@ -120,6 +127,13 @@ class User:
         _traceback: TracebackType | None,
     ) -> None:
         await self.leave()
+
+
+async def _play(microphone: rtc.AudioSource, samples: bytes) -> None:
+    frame_bytes = voice.SAMPLE_RATE // 100 * 2
+    for start in range(0, len(samples), frame_bytes):
+        frame = samples[start : start + frame_bytes]
+        await microphone.capture_frame(rtc.AudioFrame(frame, voice.SAMPLE_RATE, 1, len(frame) // 2))
 
 
 def _is_agent(participant: rtc.RemoteParticipant) -> bool:
