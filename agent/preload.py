@@ -1,24 +1,28 @@
 """What all job processes of a worker share. Only its fork server imports this module."""
+# ruff: noqa: E402
 
 from __future__ import annotations
 
-import contextlib
 import gc
+
+from . import job_signals
+
+# Both before the imports below, which take seconds: a signal must not end the fork server
+# meanwhile, and they make much and free nothing, so that looking for garbage only costs time.
+# A job process switches that on again (`session.prepare`).
+job_signals.ignore_in_children()
+gc.disable()
+
+import contextlib
 import os
 from typing import cast
 
-from . import job_signals, models, session, settings
+from . import models, session, settings
 
 __all__ = ["session"]
 
-job_signals.ignore_in_children()
-
 # It was for the start of this process alone: programs that a session runs must not inherit it.
 os.environ.pop("PYTHONSAFEPATH", None)
-
-# Imports make much and free nothing: looking for garbage meanwhile takes half a second. A job
-# process switches it on again (`session.prepare`).
-gc.disable()
 
 # `forkserver.prepare_environment` has set it.
 _chosen = cast(settings.Models, os.environ["AGENT_MODELS"])

@@ -15,6 +15,12 @@ from .process import LoggedProcess, environment
 StartWorker: TypeAlias = Callable[..., Awaitable[LoggedProcess]]
 """The fixture that starts workers."""
 
+WAYS_IN = [
+    ("agent.py", "start"),
+    ("-m", "livekit.agents", "start", "agent.py"),
+]
+"""The commands, behind `python`, that start a production worker."""
+
 OFFLINE = {"AGENT_MODELS": "offline"}
 
 PINNED = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.build import ROOT, content_id
 from tests.support.fake_livekit import FakeLiveKit
 from tests.support.status import Status
 from tests.support.waiting import until
-from tests.support.worker import StartWorker
+from tests.support.worker import WAYS_IN, StartWorker
 
 
 async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(
@@ -24,11 +26,12 @@ async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(
     assert "Traceback" not in running.output
 
 
+@pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
 async def test_a_server_that_closes_every_registration_is_not_stormed(
-    fake: FakeLiveKit, worker: StartWorker
+    command: tuple[str, ...], fake: FakeLiveKit, worker: StartWorker
 ) -> None:
     fake.refuses = True
-    running = await worker(fake, registered=False)
+    running = await worker(fake, command=command, registered=False)
     assert await running.exit(deadline_s=60) == 3
     assert fake.connections == 5
     (gave_up,) = running.find("giving up on LiveKit")

@@ -8,12 +8,7 @@ from agent.build import content_id
 from agent.forkserver import FRAMEWORK_PRELOAD
 from tests.support.fake_livekit import FakeLiveKit
 from tests.support.process import command_line
-from tests.support.worker import StartWorker
-
-WAYS_IN = [
-    ("agent.py", "start"),
-    ("-m", "livekit.agents", "start", "agent.py"),
-]
+from tests.support.worker import WAYS_IN, StartWorker
 
 
 @pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
