@@ -14,7 +14,7 @@ MIN_TOTAL_S: Final = 10
 SHUTDOWN_S: Final = 25.0
 """What cut sessions get for their shutdown callbacks, if the drain timeout allows it."""
 
-EXIT_S: Final = 2.0
+EXIT_S: Final = 3.0
 """What the worker keeps for itself, to kill what is left and exit."""
 
 

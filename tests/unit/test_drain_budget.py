@@ -24,7 +24,7 @@ def test_the_parts_of_a_budget_add_up_to_the_whole(total_s: float) -> None:
 
 @pytest.mark.parametrize(
     ("total_s", "sessions_s", "shutdown_s"),
-    [(3300, 3273, 25), (120, 93, 25), (30, 14, 14), (10, 4, 4)],
+    [(3300, 3272, 25), (120, 92, 25), (30, 13.5, 13.5), (10, 3.5, 3.5)],
 )
 def test_sessions_get_what_the_tail_does_not_need(
     total_s: float, sessions_s: float, shutdown_s: float
