@@ -79,7 +79,8 @@ class Ending:
         self._ran = True
         await asyncio.gather(*(self._run_one(callback, reason) for callback in self._callbacks))
         if self._in_a_process:
-            _after(EXIT_S, self._exit, 0)
+            # For threads that are not daemons, of which LiveKit warns but which it waits for.
+            _after(EXIT_S, os._exit, 0)
 
     async def _run_one(self, callback: ShutdownCallback, reason: str) -> None:
         name = getattr(callback, "__qualname__", repr(callback))
@@ -105,17 +106,8 @@ class Ending:
         last = asyncio.run_coroutine_threadsafe(self._run_callbacks(reason), self._loop)
         with contextlib.suppress(Exception):
             last.result(CALLBACK_S + 1)
-        self._exit(1)
-
-    def _exit(self, code: int) -> None:
-        if code == 0:
-            logger.warning(
-                "the job is over but its process is not, and is ended; look for threads that "
-                "are not daemons",
-                extra={"threads": [t.name for t in threading.enumerate() if not t.daemon]},
-            )
         logs.flush()
-        os._exit(code)
+        os._exit(1)
 
 
 class BoundedSession(AgentSession[None]):

@@ -20,6 +20,9 @@ from .waiting import DEADLINE_S, until
 JoinRoom: TypeAlias = "Callable[..., Awaitable[User]]"
 """The fixture that lets users join."""
 
+PATIENCE_S = 5.0
+"""How long a person waits for an answer before saying it again."""
+
 TOPIC_CHAT = "lk.chat"
 TOPIC_ANSWER = "lk.transcription"
 
@@ -100,6 +103,20 @@ class User:
             return await until(answer, f"an answer with {expect!r} to {text!r}", deadline_s)
         except TimeoutError as error:
             raise TimeoutError(f"{error}; heard {self.heard[before:]}") from None
+
+    async def insist(self, text: str, expect: str, deadline_s: float = DEADLINE_S) -> str:
+        """Say something until there is an answer.
+
+        LiveKit drops what a user writes while the agent has not been told of that user yet, or
+        still listens to another one; for users without a microphone that takes up to 3 seconds.
+        """
+        give_up = time.monotonic() + deadline_s
+        while True:
+            try:
+                return await self.ask(text, expect, deadline_s=PATIENCE_S)
+            except TimeoutError:
+                if time.monotonic() > give_up:
+                    raise
 
     async def hears(self, expect: str, deadline_s: float = DEADLINE_S) -> None:
         await until(lambda: any(expect in h for h in self.heard), f"to hear {expect!r}", deadline_s)
