@@ -29,15 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(getattr(pytest.mark, kind))
 
 
-@pytest.fixture(scope="session")
-async def livekit(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveKitServer]:
-    """A livekit-server that many tests share; each uses room names of its own."""
-    require_livekit_server()
-    server = await LiveKitServer.start(tmp_path_factory.mktemp("livekit"))
-    yield server
-    await server.stop()
-
-
 @pytest.fixture
 async def own_livekit(tmp_path: Path) -> AsyncIterator[LiveKitServer]:
     """A livekit-server of the test's own, without the workers of other tests."""

@@ -27,10 +27,8 @@ class FakeLiveKit:
     def __init__(self) -> None:
         self.registrations: list[agent.RegisterWorkerRequest] = []
         self.answers: defaultdict[str, list[agent.AvailabilityResponse]] = defaultdict(list)
-        self.statuses: list[agent.UpdateWorkerStatus] = []
         self.assigns = False
         self.refuses = False
-        self.edition = models.ServerInfo.Edition.Standard
         self.connections = 0
         self._sockets: list[web.WebSocketResponse] = []
         self._jobs: dict[str, agent.Job] = {}
@@ -107,7 +105,7 @@ class FakeLiveKit:
             if self.refuses:
                 await socket.close()
                 return
-            info = models.ServerInfo(edition=self.edition, version="1.13.5", protocol=17)
+            info = models.ServerInfo(version="1.13.5", protocol=17)
             response = agent.RegisterWorkerResponse(worker_id="AW_fake", server_info=info)
             await socket.send_bytes(agent.ServerMessage(register=response).SerializeToString())
             self._sockets.append(socket)
@@ -119,5 +117,3 @@ class FakeLiveKit:
                 await socket.send_bytes(
                     agent.ServerMessage(assignment=assignment).SerializeToString()
                 )
-        elif kind == "update_worker":
-            self.statuses.append(message.update_worker)

@@ -20,7 +20,7 @@ from .waiting import DEADLINE_S, until
 JoinRoom: TypeAlias = "Callable[..., Awaitable[User]]"
 """The fixture that lets users join."""
 
-PATIENCE_S = 5.0
+PATIENCE_S = 1.5
 """How long a person waits for an answer before saying it again."""
 
 TOPIC_CHAT = "lk.chat"
