@@ -28,13 +28,17 @@ USER_KINDS: Final = (
 """The kinds of participant that are users; agents, recorders and ingress are not."""
 
 RETURN_S: Final = 5.0
-"""How long a user who was cut off may take to come back, as after joining from another tab."""
+"""How long a user who was cut off may take to come back, be it from another tab."""
 
-_COMES_BACK: Final = (
-    rtc.DisconnectReason.DUPLICATE_IDENTITY,
-    rtc.DisconnectReason.MIGRATION,
-    rtc.DisconnectReason.STATE_MISMATCH,
+_LEFT_FOR_GOOD: Final = (
+    rtc.DisconnectReason.CLIENT_INITIATED,
+    rtc.DisconnectReason.PARTICIPANT_REMOVED,
+    rtc.DisconnectReason.ROOM_DELETED,
+    rtc.DisconnectReason.ROOM_CLOSED,
+    rtc.DisconnectReason.USER_REJECTED,
+    rtc.DisconnectReason.USER_UNAVAILABLE,
 )
+"""Reasons after which nobody comes back. A client that lost its connection may, within a second."""
 
 
 def prepare(build: Build, settings: Settings, process: JobProcess) -> None:
@@ -141,10 +145,10 @@ def _end_with_the_last_user(ctx: JobContext, ending: Ending) -> None:
     def on_left(user: rtc.RemoteParticipant) -> None:
         if user.kind not in USER_KINDS:
             return
-        if user.disconnect_reason in _COMES_BACK:
-            loop.call_later(RETURN_S, end_if_empty)
-        else:
+        if user.disconnect_reason in _LEFT_FOR_GOOD:
             end_if_empty()
+        else:
+            loop.call_later(RETURN_S, end_if_empty)
 
 
 def _follow_users(ctx: JobContext, session: BoundedSession) -> None:
