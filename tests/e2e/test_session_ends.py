@@ -61,6 +61,18 @@ async def test_the_job_ends_when_its_last_user_leaves(
     assert await running.exit() == 0
 
 
+async def test_the_job_goes_on_when_its_user_joins_again_from_another_tab(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(lingering)
+    first = await join(lingering, "call")
+    agent = await first.agent()
+    second = await join(lingering, "call")
+    await second.insist("still there?", expect="You said: still there?")
+    assert [other.identity for other in second.agents] == [agent.identity]
+    assert not running.find("session ended")
+
+
 async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
     lingering: LiveKitServer, worker: StartWorker
 ) -> None:
