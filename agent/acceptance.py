@@ -70,7 +70,14 @@ def decide(
 
 
 class Acceptance:
-    """The `request_fnc` of this worker."""
+    """The `request_fnc` of this worker.
+
+    Args:
+        build: the build of this worker.
+        untargeted: what to do with a job that names no build.
+        is_full: whether this worker has no room for another session.
+        on_refused: is told the room of each job that this worker does not get to serve.
+    """
 
     def __init__(
         self,
@@ -78,10 +85,12 @@ class Acceptance:
         *,
         untargeted: Literal["accept", "reject"],
         is_full: Callable[[], bool],
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._build = build
         self._untargeted = untargeted
         self._is_full = is_full
+        self._on_refused = on_refused
         self._accepting: set[str] = set()
 
     @property
@@ -103,6 +112,7 @@ class Acceptance:
         self._record(request, asked, decision)
         if not decision.accept:
             await request.reject(terminate=False)
+            self._on_refused(job.room.name)
             return
         self._accepting.add(job.id)
         try:
@@ -113,6 +123,7 @@ class Acceptance:
                 "if this repeats, look for slow answers or a restart in the server's log",
                 extra={"job_id": job.id, "room": job.room.name},
             )
+            self._on_refused(job.room.name)
         finally:
             self._accepting.discard(job.id)
 

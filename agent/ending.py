@@ -27,6 +27,9 @@ CALLBACK_S: Final = 10.0
 SESSION_CLOSE_S: Final = 5.0
 """What closing the `AgentSession` gets. LiveKit allows 60 s."""
 
+SESSION_END_S: Final = 10.0
+"""What `session.end` gets, before the agent leaves the room. LiveKit allows 300 s."""
+
 END_S: Final = 30.0
 """From the reason to end until the callbacks run, come what may. LiveKit alone gives an
 entrypoint that still runs 15 s of it."""
@@ -46,10 +49,16 @@ class Ending:
         self._callbacks: list[ShutdownCallback] = []
         self._ran = False
         self._armed = False
+        self.on_purpose = False
+        """Whether the agent ended the session, and not its user, a fault or the worker."""
+        self._shutdown = ctx.shutdown
+        # User code ends a session with this, too.
+        ctx.shutdown = self._on_shutdown  # type: ignore[method-assign]
         self._in_a_process = ctx.proc.executor_type is JobExecutorType.PROCESS
         ctx.add_shutdown_callback(self._run_callbacks)
         if self._in_a_process:
             ctx.room.on("disconnected", self._on_disconnected)
+            self._following = asyncio.create_task(self._follow_the_worker())
 
     def add_callback(self, callback: ShutdownCallback) -> None:
         """Add a shutdown callback; it gets the reason.
@@ -59,16 +68,37 @@ class Ending:
         """
         self._callbacks.append(callback)
 
-    def now(self, reason: str) -> None:
-        """End the job."""
+    def now(self, reason: str, *, on_purpose: bool = False) -> None:
+        """End the job.
+
+        Args:
+            reason: why, as logged and told to shutdown callbacks.
+            on_purpose: whether the agent wants no other to take over.
+        """
+        self.on_purpose = self.on_purpose or on_purpose
         self.must_come(reason)
-        self._ctx.shutdown(reason)
+        self._shutdown(reason)
 
     def must_come(self, reason: str) -> None:
         """The job is ending by itself: see to it that it gets there."""
         if self._in_a_process and not self._armed:
             self._armed = True
             _after(END_S, self._give_up, reason)
+
+    def _on_shutdown(self, reason: str = "user requested") -> None:
+        self.now(reason, on_purpose=True)
+
+    async def _follow_the_worker(self) -> None:
+        """Leave the room if the worker dies, so that the user gets another agent at once.
+
+        LiveKit ends the event loop of a job whose worker is gone by cancelling its tasks.
+        Without a word of farewell the server would show the dead agent for twenty seconds.
+        """
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._ctx.room.disconnect()
+            await self._run_callbacks("the worker died")
 
     def _on_disconnected(self, *_: object) -> None:
         self.must_come("room disconnected")
@@ -113,8 +143,12 @@ class Ending:
 class BoundedSession(AgentSession[None]):
     """An `AgentSession` whose closing cannot hold up the end of its job."""
 
+    closed_from_outside = False
+    """Whether `aclose` was called, as LiveKit does when the job ends for whatever reason."""
+
     async def aclose(self) -> None:
         """Close, or give up after `SESSION_CLOSE_S` seconds so that callbacks still run."""
+        self.closed_from_outside = True
         closing = asyncio.ensure_future(super().aclose())
         await asyncio.wait([closing], timeout=SESSION_CLOSE_S)
         if closing.done():

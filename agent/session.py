@@ -9,10 +9,11 @@ import time
 from typing import Final
 
 from livekit import rtc
-from livekit.agents import CloseEvent, JobContext, JobExecutorType, JobProcess
+from livekit.agents import CloseEvent, CloseReason, JobContext, JobExecutorType, JobProcess
 from livekit.agents.voice.room_io import RoomOptions
+from livekit.rtc.participant import PublishDataTrackError
 
-from . import job_signals, models
+from . import claim, job_signals, models
 from .assistant import Assistant
 from .build import Build
 from .ending import BoundedSession, Ending
@@ -29,6 +30,8 @@ USER_KINDS: Final = (
 
 RETURN_S: Final = 5.0
 """How long a user who was cut off may take to come back, be it from another tab."""
+
+_ENDED_BY_THE_AGENT: Final = (CloseReason.USER_INITIATED, CloseReason.TASK_COMPLETED)
 
 _LEFT_FOR_GOOD: Final = (
     rtc.DisconnectReason.CLIENT_INITIATED,
@@ -61,12 +64,25 @@ def prepare(build: Build, settings: Settings, process: JobProcess) -> None:
 
 async def run(ctx: JobContext) -> None:
     """Serve one job (LiveKit's entrypoint)."""
-    ending = Ending(ctx)
+    ending = ctx.proc.userdata["ending"] = Ending(ctx)
     try:
         await _serve(ctx, ending)
     except Exception:
         ending.must_come("the entrypoint raised")
         raise
+
+
+async def end(ctx: JobContext) -> None:
+    """Do what has to be done before the agent leaves the room (LiveKit's `on_session_end`)."""
+    settings: Settings = ctx.proc.userdata["settings"]
+    ending: Ending = ctx.proc.userdata["ending"]
+    if ending.on_purpose and _is_adoptable(ctx, settings):
+        await claim.withdraw(ctx)
+
+
+def _is_adoptable(ctx: JobContext, settings: Settings) -> bool:
+    # Only `console` and `connect` run jobs that nobody dispatched.
+    return settings.adopts and bool(ctx.job.dispatch_id)
 
 
 async def _serve(ctx: JobContext, ending: Ending) -> None:
@@ -79,23 +95,43 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
 
     @session.on("close")
     def on_close(event: CloseEvent) -> None:
-        ending.now(f"the session closed: {event.reason.value}")
+        on_purpose = event.reason in _ENDED_BY_THE_AGENT and not session.closed_from_outside
+        ending.now(f"the session closed: {event.reason.value}", on_purpose=on_purpose)
 
     # The rules below decide when the job ends, not LiveKit's for the first user.
+    text = claim.TextInput()
     options = RoomOptions(
-        audio_input=made.audio, audio_output=made.audio, close_on_disconnect=False
+        text_input=text,
+        audio_input=made.audio,
+        audio_output=made.audio,
+        close_on_disconnect=False,
     )
     if not ctx.is_fake_job():
         _end_with_the_last_user(ctx, ending)
     assistant = Assistant(build)
+    room_claim = claim.Claim(ctx)
     # Starting the session connects to the room: nothing that a user writes comes too early.
     await session.start(assistant, room=ctx.room, room_options=options)
+    if _is_adoptable(ctx, settings) and room_claim.fails():
+        ending.now("another agent was here first")
+        return
+    text.open()
+    if not made.audio and not ctx.is_fake_job():
+        await _be_counted(ctx.room)
     logger.info("session started", extra={"models": settings.models})
     if ctx.is_fake_job():
         assistant.greet()
     else:
         _follow_users(ctx, session)
         _greet_the_first_user(ctx, ending, assistant, settings.join_timeout_s)
+
+
+async def _be_counted(room: rtc.Room) -> None:
+    """Publish something, where no voice is: a server's list of rooms counts who publishes."""
+    try:
+        await room.local_participant.publish_data_track(name="presence")
+    except PublishDataTrackError as error:
+        logger.debug("the server takes no data tracks", extra={"error": str(error)})
 
 
 def _greet_the_first_user(

@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 Command: TypeAlias = Literal["start", "dev", "connect", "console", "download-files", "build"]
 Models: TypeAlias = Literal["openai", "realtime", "offline"]
 Untargeted: TypeAlias = Literal["accept", "reject"]
+Switch: TypeAlias = Literal["auto", "on", "off"]
 
 CONNECTING: Final[frozenset[Command]] = frozenset({"start", "dev", "connect"})
 """The commands that need a LiveKit server."""
 
 _URL_SCHEMES: Final = ("ws", "wss", "http", "https")
+_CLOUD_DOMAIN: Final = ".livekit.cloud"
 _TYPO_LIKENESS: Final = 0.75
 
 
@@ -52,6 +54,7 @@ class Settings(BaseModel):
     build_commit: str | None = Field(None, alias="AGENT_BUILD_COMMIT", pattern=r"^[0-9a-f]{7,64}$")
     models: Models = Field("openai", alias="AGENT_MODELS")
     untargeted: Untargeted | None = Field(None, alias="AGENT_UNTARGETED")
+    adoption: Switch = Field("auto", alias="AGENT_ADOPTION")
     max_sessions: int | None = Field(None, alias="AGENT_MAX_SESSIONS", ge=1, le=1000)
     health_port: int | None = Field(None, alias="AGENT_HEALTH_PORT", ge=0, le=65535)
     status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=65535)
@@ -89,6 +92,28 @@ class Settings(BaseModel):
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def credentials(self) -> tuple[str, str, str]:
+        """URL, API key and API secret of the LiveKit server.
+
+        Raises:
+            ValueError: one is missing, which `load` allows for commands that connect to nothing.
+        """
+        if self.url is None or self.api_key is None or self.api_secret is None:
+            raise ValueError("the LiveKit server's URL, API key or API secret is not set")
+        return self.url, self.api_key.get_secret_value(), self.api_secret.get_secret_value()
+
+    @property
+    def adopts(self) -> bool:
+        """Whether rooms that wait for an agent are this agent's business.
+
+        LiveKit Cloud dispatches again by itself. This judges by the URL; a worker also knows
+        what the server says of itself.
+        """
+        host = urlsplit(self.url or "").hostname or ""
+        is_cloud = host.endswith(_CLOUD_DOMAIN)
+        return self.adoption == "on" or (self.adoption == "auto" and not is_cloud)
 
     def untargeted_policy(self, *, dev: bool) -> Untargeted:
         """What to answer to a job that names no build.

@@ -13,15 +13,20 @@ import os
 from typing import Any, Final
 
 from livekit.agents import NOT_GIVEN, AgentServer, JobRequest, NotGivenOr
+from livekit.protocol.agent import Job
+from livekit.protocol.models import ServerInfo
 
-from . import capacity, forkserver, session, signals, target
+from . import capacity, ending, forkserver, joining, session, signals, target
 from .acceptance import Acceptance
+from .adoption import Adoption, client
 from .build import Build
 from .connection import Connection
 from .drain import Budget, Drain
 from .exit_codes import ExitCode
+from .own_sessions import OwnSession
 from .settings import Settings
 from .status import DEFAULT_PORT, State, StatusServer
+from .waiting import Candidate
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ class Worker(AgentServer):
         super().__init__(
             setup_fnc=functools.partial(session.prepare, build, config),
             preload_modules=[forkserver.PRELOAD],
+            session_end_timeout=ending.SESSION_END_S,
             **self._options(config),
         )
         self.build = build
@@ -48,13 +54,21 @@ class Worker(AgentServer):
         self._link = Connection(on_refused=self._on_refused)
         self._signals = signals.StopSignals(self._on_stop, self._on_force)
         self._acceptance: Acceptance | None = None
+        self._adoption: Adoption | None = None
+        self._adopting: asyncio.Task[None] | None = None
         self._entered = False
         self._started = False
         self._refused = asyncio.Event()
         self._forced = asyncio.Event()
         self._exit_code = ExitCode.DRAINED
         self.once("worker_started", self._on_started)
-        self.rtc_session(session.run, agent_name=config.agent_name, on_request=self._on_request)
+        self.on("worker_registered", self._on_registered)
+        self.rtc_session(
+            session.run,
+            agent_name=config.agent_name,
+            on_request=self._on_request,
+            on_session_end=session.end,
+        )
 
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
         """Run until the stop signal; see `AgentServer.run`."""
@@ -86,6 +100,7 @@ class Worker(AgentServer):
         """Let sessions end, within the budget; see `AgentServer.drain`."""
         self._drain.begin()
         self._signals.drain_begins()
+        await self._stop_adopting()
         if not self._started:
             return  # There can be no session yet, and LiveKit's own `drain` would fail.
         left_s = self._drain.sessions_left_s()
@@ -112,6 +127,7 @@ class Worker(AgentServer):
 
     async def aclose(self) -> None:
         """Shut down, and end the process with this worker's exit code if it is not 0."""
+        await self._stop_adopting()
         if self._entered:
             await self._close_in_time()
         if self._exit_code != ExitCode.DRAINED:
@@ -134,9 +150,8 @@ class Worker(AgentServer):
     def session_count(self) -> int:
         """Sessions that run here or are about to."""
         accepting = self._acceptance.accepting if self._acceptance else frozenset()
-        running = self.active_jobs if self._started else []
-        # LiveKit lists None for a job whose launch has just failed.
-        return len(accepting) + sum(bool(info) and info.job.id not in accepting for info in running)
+        adopting = self._adoption.starting if self._adoption else frozenset()
+        return len(self._sessions().keys() | accepting | adopting)
 
     def state(self) -> State:
         """Where this worker is between its start and its end."""
@@ -153,6 +168,7 @@ class Worker(AgentServer):
             "state": self.state(),
             "agent_name": self.config.agent_name,
             "sessions": self.session_count(),
+            "adoption": self._adopting is not None,
             "drain_left_s": round(self._drain.left_s(), 1) if self._drain.began else None,
         }
 
@@ -168,8 +184,13 @@ class Worker(AgentServer):
         return options
 
     def _introduce(self, *, dev: bool) -> None:
-        untargeted = self.config.untargeted_policy(dev=dev)
-        self._acceptance = Acceptance(self.build, untargeted=untargeted, is_full=self._is_full)
+        untargeted = self._untargeted = self.config.untargeted_policy(dev=dev)
+        self._acceptance = Acceptance(
+            self.build,
+            untargeted=untargeted,
+            is_full=self._is_full,
+            on_refused=self._on_refused_job,
+        )
         budget = self._drain.budget
         logger.info(
             "this worker's build and drain",
@@ -215,6 +236,60 @@ class Worker(AgentServer):
         self._started = True
         if self._acceptance is not None:
             self._link.attach(self)
+
+    def _on_registered(self, _: str, server: ServerInfo) -> None:
+        if self._acceptance is None or self._adopting is not None or self._drain.began:
+            return
+        is_cloud = server.edition == ServerInfo.Edition.Cloud
+        adopts = self.config.adopts and not (is_cloud and self.config.adoption == "auto")
+        logger.info(
+            "rooms that wait for an agent are "
+            + ("adopted" if adopts else "left to others: LiveKit Cloud, or AGENT_ADOPTION=off"),
+        )
+        if not adopts:
+            return
+        candidate = Candidate(
+            agent_name=self.config.agent_name,
+            deployment=self.config.deployment or "",
+            answers_to=self.build.answers_to,
+            untargeted=self._untargeted,
+        )
+        self._adoption = Adoption(
+            candidate,
+            api=functools.partial(client, self.config.credentials),
+            sessions=self._sessions,
+            may_adopt=self._may_adopt,
+            launch=self._launch,
+        )
+        self._adopting = asyncio.create_task(self._adoption.run())
+
+    async def _stop_adopting(self) -> None:
+        if self._adopting is not None:
+            self._adopting.cancel()
+            await asyncio.wait({self._adopting})
+
+    def _sessions(self) -> dict[str, OwnSession]:
+        running = self.active_jobs if self._started else []
+        return {
+            info.job.id: OwnSession(info.job.room.name, info.accept_arguments.identity)
+            for info in running
+            if info  # LiveKit lists None for a job whose launch has just failed.
+        }
+
+    def _may_adopt(self) -> bool:
+        return (
+            self._link.up
+            and not self._drain.began
+            and not self._is_full()
+            and joining.is_available(self)
+        )
+
+    async def _launch(self, job: Job) -> None:
+        await joining.launch(self, job, self.config.credentials, self.build.attributes())
+
+    def _on_refused_job(self, room: str) -> None:
+        if self._adoption is not None:
+            self._adoption.refused(room)
 
     def _on_refused(self, reason: str) -> None:
         self._give_up(reason)

@@ -96,7 +96,7 @@ class LoggedProcess:
     def lasted_since(self, record: Mapping[str, Any]) -> float:
         """Seconds from a log record until the process was gone."""
         assert self.exited_at is not None
-        return self.exited_at - datetime.fromisoformat(record["timestamp"]).timestamp()
+        return self.exited_at - logged_at(record)
 
     def send(self, number: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(number)
@@ -149,6 +149,11 @@ def environment(**extra: str) -> dict[str, str]:
     """This process's environment without any setting of LiveKit or of the agent."""
     ours = ("LIVEKIT_", "AGENT_", "OPENAI_", "PYTHONPATH")
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | extra
+
+
+def logged_at(record: Mapping[str, Any]) -> float:
+    """When a log record of a worker was made, in Unix time."""
+    return datetime.fromisoformat(record["timestamp"]).timestamp()
 
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

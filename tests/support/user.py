@@ -38,6 +38,8 @@ class User:
         self.heard: list[str] = []
         self.agents_seen: list[str] = []
         """Identities of the agents that ever were in the room, as this user saw it."""
+        self.speakers: set[str] = set()
+        """Identities of those who ever said something."""
         self._readers: set[asyncio.Task[None]] = set()
         self.room.register_text_stream_handler(TOPIC_ANSWER, self._on_answer)
         self.room.on("participant_connected", self._on_participant)
@@ -79,13 +81,25 @@ class User:
     def agents(self) -> list[rtc.RemoteParticipant]:
         return [p for p in self.room.remote_participants.values() if _is_agent(p)]
 
-    async def agent(self, deadline_s: float = DEADLINE_S) -> rtc.RemoteParticipant:
-        """Wait for the agent to be there and to have told its build."""
+    async def agent(
+        self, deadline_s: float = DEADLINE_S, *, besides: str = "", build: str = ""
+    ) -> rtc.RemoteParticipant:
+        """Wait for the agent to be there and to have told its build.
+
+        Args:
+            deadline_s: how long to wait.
+            besides: the identity of an agent that does not count.
+            build: the id of the build that it must be of; empty for any.
+        """
+
+        def fits(agent: rtc.RemoteParticipant) -> bool:
+            told = agent.attributes.get("build.id", "")
+            return bool(told) and agent.identity != besides and build in ("", told)
 
         def present() -> rtc.RemoteParticipant | None:
-            return next((a for a in self.agents if "build.id" in a.attributes), None)
+            return next(filter(fits, self.agents), None)
 
-        return await until(present, f"an agent in {self.room_name}", deadline_s)
+        return await until(present, f"an agent {build} in {self.room_name}", deadline_s)
 
     async def no_agent(self, deadline_s: float = DEADLINE_S) -> None:
         """Wait until no agent is left in the room."""
@@ -125,7 +139,9 @@ class User:
         if _is_agent(participant):
             self.agents_seen.append(participant.identity)
 
-    def _on_answer(self, reader: rtc.TextStreamReader, _identity: str) -> None:
+    def _on_answer(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        self.speakers.add(identity)
+
         async def read() -> None:
             with contextlib.suppress(StreamError):  # cut off in the middle
                 self.heard.append(await reader.read_all())

@@ -1,0 +1,110 @@
+"""One agent for one room: who joined first stays, and who is done says so.
+
+This is the part of adoption that runs in the job, see `adoption` for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import aiohttp
+from livekit import rtc
+from livekit.agents import AgentSession, JobContext
+from livekit.agents.voice.room_io import TextInputEvent, TextInputOptions
+from livekit.api import TwirpError
+
+from .waiting import AGENT_NAME, PUBLISHES_FOR
+
+logger = logging.getLogger(__name__)
+
+WITHDRAWAL_S: Final = 5.0
+"""What withdrawing gets: the user is still in the room, and hears nothing."""
+
+_WITHDRAWALS: Final = 3
+
+
+class Claim:
+    """The claim of one agent to the room that it joins. To be made before it connects.
+
+    Of two agents that join a room, LiveKit tells the second of the first in the answer to its
+    join, and the first of the second by an event. So who finds another one that no event has
+    announced is the later one, and leaves; clocks do not matter.
+    """
+
+    def __init__(self, ctx: JobContext) -> None:
+        self._room = ctx.room
+        self._agent_name = ctx.job.agent_name
+        self._came_later: set[str] = set()
+        self._room.on("participant_connected", self._on_connected)
+
+    def fails(self) -> bool:
+        """Whether another agent of this name was there first; to be asked once connected."""
+        return any(
+            self._is_same_agent(other) and other.sid not in self._came_later
+            for other in self._room.remote_participants.values()
+        )
+
+    def _on_connected(self, other: rtc.RemoteParticipant) -> None:
+        self._came_later.add(other.sid)
+
+    def _is_same_agent(self, other: rtc.RemoteParticipant) -> bool:
+        return (
+            other.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+            and PUBLISHES_FOR not in other.attributes
+            and other.attributes.get(AGENT_NAME, self._agent_name) == self._agent_name
+        )
+
+
+async def withdraw(ctx: JobContext) -> None:
+    """Take back what asked for this agent, so that no worker adopts the room.
+
+    Deletes the room's dispatches for this agent. A failure is logged, not raised: it costs the
+    user nothing but an agent that comes back.
+    """
+    job = ctx.job
+    try:
+        async with asyncio.timeout(WITHDRAWAL_S):
+            await _delete_dispatches(ctx)
+    except (TwirpError, aiohttp.ClientError, TimeoutError) as error:
+        logger.warning(
+            "the dispatch of a session that ended on purpose could not be deleted, "
+            "an agent may come back; look at the LiveKit server",
+            extra={"room": job.room.name, "error": str(error) or type(error).__name__},
+        )
+
+
+async def _delete_dispatches(ctx: JobContext) -> None:
+    service = ctx.api.agent_dispatch
+    for attempt in range(1, _WITHDRAWALS + 1):
+        try:
+            for dispatch in await service.list_dispatch(ctx.job.room.name):
+                asks = (dispatch.agent_name, dispatch.deployment)
+                if asks == (ctx.job.agent_name, ctx.job.deployment):
+                    await service.delete_dispatch(dispatch.id, ctx.job.room.name)
+            return
+        except (TwirpError, aiohttp.ClientError):
+            if attempt == _WITHDRAWALS:
+                raise
+            await asyncio.sleep(0.2 * attempt)
+
+
+class TextInput(TextInputOptions):
+    """Text input that holds back what users write until the room is this agent's."""
+
+    def __init__(self) -> None:
+        self._opened = asyncio.Event()
+        default = TextInputOptions().text_input_cb
+
+        async def hold(session: AgentSession[None], event: TextInputEvent) -> None:
+            await self._opened.wait()
+            answering = default(session, event)
+            if answering is not None:
+                await answering
+
+        super().__init__(text_input_cb=hold)
+
+    def open(self) -> None:
+        """Let through what was held back, and all that comes."""
+        self._opened.set()

@@ -1,0 +1,129 @@
+"""Which rooms to look at, and when: what makes a sweep cost one call and not one for each room.
+
+LiveKit's list of rooms says how many users a room has (agents are not counted) and how many
+participants publish (agents are). A look at a room costs a call, so a room is looked at
+
+- when it is new, or its numbers have changed, or this worker has reason to think it waits;
+- not while more publish than there are users, because then an agent is there; that this is an
+  agent of the right name is checked once, a minute or two later;
+- not while nobody is there;
+- once a minute where people are among themselves, because a dispatch changes no number.
+
+The numbers may be five seconds old (`roomUpdateInterval` of livekit-server).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from livekit.protocol.models import Room
+
+VERIFY_S: Final = 60.0
+"""After how long it is checked that who publishes in a room is the right agent."""
+
+RECHECK_S: Final = 60.0
+"""After how long a room without an agent is looked at again, though no number changed."""
+
+SUSPECT_S: Final = 10.0
+"""How long a room under suspicion is looked at again and again: longer than numbers are old."""
+
+RELOOK_S: Final = 2.0
+"""How often it is looked at then."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    room: Room
+    numbers: tuple[int, int]
+    look_at_s: float
+    suspect_until_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Watchlist:
+    """The rooms of a server, as far as they matter for adoption. Times are monotonic seconds."""
+
+    dice: random.Random = field(default_factory=random.Random)
+    _entries: dict[str, _Entry] = field(default_factory=dict)
+    _suspicions: dict[str, float] = field(default_factory=dict)
+
+    def listed(self, rooms: Iterable[Room], now_s: float) -> None:
+        """Take in a list of all rooms."""
+        before, self._entries = self._entries, {}
+        for room in rooms:
+            numbers = (room.num_participants, room.num_publishers)
+            entry = before.get(room.name)
+            if entry is None or entry.room.sid != room.sid:
+                entry = _Entry(room, numbers, self._first_look_s(numbers, now_s))
+            elif entry.numbers != numbers:
+                entry.numbers = numbers
+                entry.look_at_s = min(entry.look_at_s, self._first_look_s(numbers, now_s))
+            entry.room = room
+            self._entries[room.name] = entry
+        for name, at_s in list(self._suspicions.items()):
+            if (entry := self._entries.get(name)) is not None:
+                entry.look_at_s = min(entry.look_at_s, at_s)
+                entry.suspect_until_s = at_s + SUSPECT_S
+                del self._suspicions[name]
+            elif now_s > at_s + SUSPECT_S:
+                del self._suspicions[name]
+
+    def suspect(self, name: str, at_s: float) -> None:
+        """Look at a room at `at_s`, whatever its numbers say: there is reason to think it waits."""
+        self._suspicions[name] = at_s
+        if (entry := self._entries.get(name)) is not None:
+            entry.look_at_s = min(entry.look_at_s, at_s)
+            entry.suspect_until_s = at_s + SUSPECT_S
+            del self._suspicions[name]
+
+    def due(self, now_s: float, *, without: Collection[str] = ()) -> list[Room]:
+        """The rooms to look at now, those that most likely wait first, else in random order.
+
+        Args:
+            now_s: the time.
+            without: names of rooms to leave out.
+        """
+        due = [
+            entry
+            for name, entry in self._entries.items()
+            if entry.look_at_s <= now_s and name not in without
+        ]
+        self.dice.shuffle(due)
+        due.sort(key=lambda entry: entry.numbers[1] - entry.numbers[0])
+        return [entry.room for entry in due]
+
+    def served(self, name: str) -> None:
+        """A look found an agent: no further look until the numbers change."""
+        self._look_again(name, math.inf)
+
+    def unserved(self, name: str, now_s: float) -> None:
+        """A look found no agent, and nothing to do about it now."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return
+        if now_s < entry.suspect_until_s:
+            entry.look_at_s = now_s + RELOOK_S
+        elif entry.numbers[0] == 0:
+            entry.look_at_s = math.inf
+        else:
+            entry.look_at_s = now_s + RECHECK_S * self.dice.uniform(1, 1.25)
+
+    def postpone(self, name: str, until_s: float) -> None:
+        """Look at a room again at `until_s`."""
+        self._look_again(name, until_s)
+
+    def _look_again(self, name: str, at_s: float) -> None:
+        if (entry := self._entries.get(name)) is not None:
+            entry.look_at_s = at_s
+
+    def _first_look_s(self, numbers: tuple[int, int], now_s: float) -> float:
+        users, publishers = numbers
+        if users == 0:
+            return math.inf
+        if publishers > users:
+            return now_s + VERIFY_S * self.dice.uniform(1, 2)
+        return now_s

@@ -1,0 +1,163 @@
+"""Rooms that wait for an agent get one, from a worker that may serve them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from tests.support.livekit_server import LiveKitServer
+from tests.support.process import LoggedProcess, logged_at
+from tests.support.rooms import NAME, agents_in, create_room
+from tests.support.user import JoinRoom, User
+from tests.support.waiting import until
+from tests.support.worker import StartWorker
+
+SWEPT_S = 10.0
+"""Long enough for several sweeps of every worker: what has not been adopted by then, is not."""
+
+
+def build(name: str) -> dict[str, str]:
+    """The settings of a worker of this build."""
+    return {"name": name, "AGENT_BUILD_ID": name, "LIVEKIT_AGENT_NAME": NAME}
+
+
+def registered_at(worker: LoggedProcess) -> float:
+    return logged_at(worker.find("registered worker")[0])
+
+
+async def nobody_serves(user: User, for_s: float = SWEPT_S) -> None:
+    """Hold for a while that no agent comes."""
+    before = len(user.agents_seen)
+    deadline = time.monotonic() + for_s
+    while time.monotonic() < deadline:
+        assert user.agents_seen[before:] == []
+        await asyncio.sleep(0.1)
+
+
+async def test_a_room_that_asked_too_early_is_served_when_its_build_comes(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    old = await worker(own_livekit, **build("build-A"))
+    await create_room(own_livekit, "early", "build-B")
+    user = await join(own_livekit, "early")
+    await old.logged("job offer answered", answer="reject", reason="other-target")
+    await nobody_serves(user)
+
+    new = await worker(own_livekit, **build("build-B"))
+    agent = await user.agent()
+    assert time.time() - registered_at(new) < 3
+    assert agent.attributes["build.id"] == "build-B"
+    assert agent.attributes["lk.agent_name"] == NAME
+    await user.insist("Which build are you?", "build-B")
+    assert len(user.agents_seen) == 1
+    [adopted] = new.find("adopting a waiting room")
+    assert (adopted["room"], adopted["reason"]) == ("early", "target")
+
+
+async def test_a_fallback_comes_due(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await worker(own_livekit, **build("build-A"))
+    await create_room(own_livekit, "due", {"id": "build-B", "fallback": "any", "wait": 5})
+    user = await join(own_livekit, "due")
+    joined = time.monotonic()
+    agent = await user.agent()
+    assert 5 <= time.monotonic() - joined < 8
+    assert agent.attributes["build.id"] == "build-A"
+
+
+async def test_without_a_fallback_nobody_else_serves_and_a_warning_says_who_waits(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit, **build("build-A"))
+    await create_room(own_livekit, "none", {"id": "build-B", "fallback": "none", "wait": 1})
+    user = await join(own_livekit, "none")
+    [warning] = await running.logged("rooms wait for another build")
+    assert warning["rooms"] == {"none": "'build-B'"}
+    await nobody_serves(user)
+    assert len(running.find("rooms wait for another build")) == 1
+
+
+async def test_rooms_that_found_no_worker_are_served_by_the_first_one(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await create_room(own_livekit, "nobody-up")
+    user = await join(own_livekit, "nobody-up")
+    await own_livekit.process.logged("no worker is available")
+    running = await worker(own_livekit, **build("build-A"))
+    await user.agent()
+    assert time.time() - registered_at(running) < 3
+    assert len(user.agents_seen) == 1
+
+
+async def test_thirty_rooms_that_found_no_worker_are_served_once_each(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    users = [await join(own_livekit, f"crowd-{number}") for number in range(30)]
+    running = await worker(own_livekit)
+    await asyncio.gather(*(user.agent(deadline_s=60) for user in users))
+    await asyncio.gather(*(user.insist("Which build?", "build") for user in users))
+    assert [len(user.agents_seen) for user in users] == [1] * 30
+    assert len(running.find("adopting a waiting room")) == 30
+
+
+async def test_users_of_a_killed_worker_get_another_agent(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    dying = await worker(own_livekit, **build("build-A"))
+    users: list[User] = []
+    for number in range(5):
+        await create_room(own_livekit, f"orphan-{number}", ["build-A", "build-B"])
+        users.append(await join(own_livekit, f"orphan-{number}"))
+        await users[-1].agent()
+    other = await worker(own_livekit, **build("build-B"))
+
+    dying.send(signal.SIGKILL)
+    killed = time.monotonic()
+    for user in users:
+        await user.agent(build="build-B")
+    assert time.monotonic() - killed < 10
+    assert len(other.find("adopting a waiting room")) == 5
+
+
+async def test_the_user_of_a_killed_job_process_gets_another_agent(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit, **build("build-A"))
+    await create_room(own_livekit, "crash")
+    user = await join(own_livekit, "crash")
+    first = await user.agent()
+    [record] = await running.logged("session started")
+
+    os.kill(record["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+    second = await user.agent(besides=first.identity)
+    assert time.monotonic() - killed < 5
+    await user.insist("Which build?", second.attributes["build.id"])
+    assert [agent.identity for agent in await agents_in(own_livekit, "crash")] == [second.identity]
+
+
+@pytest.mark.timeout(300)
+async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    users = [await join(own_livekit, f"herd-{number}") for number in range(20)]
+    workers = await asyncio.gather(
+        *(worker(own_livekit, name=f"worker-{n}", registered=False) for n in range(8))
+    )
+    await asyncio.gather(*(user.agent(deadline_s=90) for user in users))
+    await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
+
+    def settled() -> bool:
+        sessions = [worker.find("adopting a waiting room") for worker in workers]
+        ended = [worker.find("session ended") for worker in workers]
+        return sum(map(len, sessions)) - sum(map(len, ended)) == len(users)
+
+    await until(settled, "the later agents to have left")
+    for number, user in enumerate(users):
+        [agent] = await agents_in(own_livekit, f"herd-{number}")
+        assert user.speakers == {agent.identity}
