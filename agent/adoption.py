@@ -83,8 +83,9 @@ WARNING_S: Final = 60.0
 """The shortest time between two warnings about waiting rooms."""
 
 REQUEST_S: Final = 5.0
-"""The timeout of one call."""
+"""How long a list of rooms, or a look at one room, may take. LiveKit's client sets no limit."""
 
+_ALL_ROOMS: Final = ""
 _FREE_ATTEMPTS: Final = 2
 _SHOWN_ROOMS: Final = 10
 
@@ -128,10 +129,10 @@ class Adoption:
         self._own = OwnSessions()
         self._watchlist = Watchlist()
         self._sweep_at_s = 0.0
-        self._failures = 0
-        self._failed_lately = False
+        self._failures: dict[str, int] = {}
         self._served_s: dict[str, float] = {}
         self._attempts: dict[str, int] = {}
+        self._not_before_s: dict[str, float] = {}
         self._waiting: dict[str, tuple[str, ...]] = {}
         self._warn_at_s = 0.0
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -147,14 +148,19 @@ class Adoption:
         """Take note that this worker did not take a job: the room may be left waiting."""
         self._watchlist.suspect(room, time.monotonic() + REFUSED_S)
 
+    def sweep_soon(self) -> None:
+        """Sweep at once: this worker has just registered, whatever failed before."""
+        self._sweep_at_s = time.monotonic() + random.uniform(0, FIRST_SWEEP_S)  # noqa: S311
+
     async def run(self) -> None:
         """Sweep until cancelled. Errors of the server are logged and waited out."""
-        self._sweep_at_s = time.monotonic() + random.uniform(0, FIRST_SWEEP_S)  # noqa: S311
+        self.sweep_soon()
         async with self._open_api() as api:
             try:
                 while True:
-                    for room in self._own.follow(self._sessions(), time.monotonic()):
-                        self._watchlist.suspect(room, time.monotonic())
+                    now_s = time.monotonic()
+                    for room in self._own.follow(self._sessions(), now_s):
+                        self._watchlist.suspect(room, max(now_s, self._not_before_s.get(room, 0)))
                     if self._may_adopt():
                         if time.monotonic() >= self._sweep_at_s:
                             await self._sweep(api)
@@ -169,19 +175,22 @@ class Adoption:
     async def _sweep(self, api: LiveKitAPI) -> None:
         began_s = time.monotonic()
         try:
-            rooms = (await api.room.list_rooms(ListRoomsRequest())).rooms
+            async with asyncio.timeout(REQUEST_S):
+                rooms = (await api.room.list_rooms(ListRoomsRequest())).rooms
         except _ERRORS as error:
-            self._sweep_at_s = time.monotonic() + self._failed(error)
+            self._sweep_at_s = time.monotonic() + self._failed(_ALL_ROOMS, error)
             return
         now_s = time.monotonic()
         pause_s = max(SWEEP_S, (now_s - began_s) / MAX_SHARE)
         self._sweep_at_s = now_s + pause_s * random.uniform(0.75, 1.25)  # noqa: S311
-        self._succeeded()
+        self._succeeded(_ALL_ROOMS)
         self._watchlist.listed(rooms, now_s)
         names = {room.name for room in rooms}
-        for memory in (self._served_s, self._attempts, self._waiting):
+        for memory in (self._served_s, self._attempts, self._not_before_s, self._waiting):
             for name in memory.keys() - names:
                 del memory[name]
+        for name in self._failures.keys() - names:
+            self._succeeded(name)
 
     def _look_at_what_is_due(self, api: LiveKitAPI) -> None:
         self._looking = {name: task for name, task in self._looking.items() if not task.done()}
@@ -195,13 +204,16 @@ class Adoption:
                 self._watchlist.postpone(room.name, time.monotonic() + FULL_S)
                 return
             try:
-                finding = await self._look(api, room)
+                async with asyncio.timeout(REQUEST_S):
+                    finding = await self._look(api, room)
             except _ERRORS as error:
                 if isinstance(error, TwirpError) and error.code == TwirpErrorCode.NOT_FOUND:
                     self._watchlist.unserved(room.name, time.monotonic())  # It has just closed.
                 else:
-                    self._watchlist.postpone(room.name, time.monotonic() + self._failed(error))
+                    pause_s = self._failed(room.name, error)
+                    self._watchlist.postpone(room.name, time.monotonic() + pause_s)
                 return
+            self._succeeded(room.name)
             self._waiting.pop(room.name, None)
             if isinstance(finding, Fits):
                 await self._adopt(room, finding)
@@ -244,8 +256,10 @@ class Adoption:
             self._watchlist.postpone(room.name, time.monotonic() + FULL_S)
             return
         attempts = self._attempts[room.name] = self._attempts.get(room.name, 0) + 1
-        pause_s = 2.0 ** (attempts - _FREE_ATTEMPTS) if attempts > _FREE_ATTEMPTS else FULL_S
-        self._watchlist.postpone(room.name, time.monotonic() + min(pause_s, MAX_PAUSE_S))
+        # The first attempts may follow at once: a crash is rarely the room's fault.
+        pause_s = min(2.0 ** min(attempts, 6), MAX_PAUSE_S) if attempts > _FREE_ATTEMPTS else 0.0
+        self._not_before_s[room.name] = time.monotonic() + pause_s
+        self._watchlist.postpone(room.name, time.monotonic() + max(pause_s, FULL_S))
         logger.info(
             "adopting a waiting room",
             extra={
@@ -287,37 +301,37 @@ class Adoption:
             },
         )
 
-    def _failed(self, error: BaseException) -> float:
-        """Take note of an error; returns how long to pause, in seconds."""
-        self._failures += 1
-        self._failed_lately = True
-        if self._failures == 1:
+    def _failed(self, what: str, error: BaseException) -> float:
+        """Take note that a call failed, for a room or for `_ALL_ROOMS`.
+
+        Returns:
+            How long to pause, in seconds.
+        """
+        if not self._failures:
             logger.warning(
                 "waiting rooms cannot be looked for, trying again; "
                 "look at the LiveKit server if this lasts",
                 extra={"error": str(error) or type(error).__name__},
             )
-        return min(SWEEP_S * 2.0 ** min(self._failures - 1, 5), MAX_PAUSE_S)
+        failures = self._failures[what] = self._failures.get(what, 0) + 1
+        return float(min(SWEEP_S * 2 ** min(failures - 1, 5), MAX_PAUSE_S))
 
-    def _succeeded(self) -> None:
-        """Take note of a list of rooms: all is well if nothing failed since the one before."""
-        if self._failures and not self._failed_lately:
-            logger.info("waiting rooms are looked for again", extra={"failures": self._failures})
-            self._failures = 0
-        self._failed_lately = False
+    def _succeeded(self, what: str) -> None:
+        if self._failures.pop(what, None) and not self._failures:
+            logger.info("waiting rooms are looked for again")
 
 
 @contextlib.asynccontextmanager
 async def client(credentials: tuple[str, str, str]) -> AsyncIterator[LiveKitAPI]:
-    """A client of the server's API that gives up in time. Proxies are those of the environment.
+    """A client of the server's API. Proxies are those of the environment.
 
     Args:
         credentials: URL, API key and API secret.
     """
     url, api_key, api_secret = credentials
-    timeout = aiohttp.ClientTimeout(REQUEST_S)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http:
-        yield LiveKitAPI(url, api_key, api_secret, session=http)
+    async with aiohttp.ClientSession(trust_env=True) as http:
+        # Its failover between regions is for Cloud, and would repeat every failing call.
+        yield LiveKitAPI(url, api_key, api_secret, session=http, failover=False)
 
 
 async def _remove(api: LiveKitAPI, room: str, identity: str) -> None:

@@ -238,15 +238,17 @@ class Worker(AgentServer):
             self._link.attach(self)
 
     def _on_registered(self, _: str, server: ServerInfo) -> None:
-        if self._acceptance is None or self._adopting is not None or self._drain.began:
+        if self._adoption is not None:
+            self._adoption.sweep_soon()
+        if self._acceptance is None or self._adoption is not None or self._drain.began:
             return
         is_cloud = server.edition == ServerInfo.Edition.Cloud
         adopts = self.config.adopts and not (is_cloud and self.config.adoption == "auto")
-        logger.info(
-            "rooms that wait for an agent are "
-            + ("adopted" if adopts else "left to others: LiveKit Cloud, or AGENT_ADOPTION=off"),
-        )
         if not adopts:
+            logger.info(
+                "waiting rooms are left alone",
+                extra={"adoption": self.config.adoption, "cloud": is_cloud},
+            )
             return
         candidate = Candidate(
             agent_name=self.config.agent_name,

@@ -48,10 +48,15 @@ async def fake() -> AsyncIterator[FakeLiveKit]:
 
 def require_livekit_server() -> None:
     """Skip without a livekit-server; in CI a missing one is a failure."""
-    if livekit_server.binary() is None:
+    require(livekit_server.binary(), livekit_server.HOW_TO_GET_IT)
+
+
+def require(found: str | None, how_to_get_it: str) -> None:
+    """Skip without a program; in CI a missing one is a failure."""
+    if found is None:
         if os.environ.get("CI"):
-            pytest.fail(livekit_server.HOW_TO_GET_IT)
-        pytest.skip(livekit_server.HOW_TO_GET_IT)
+            pytest.fail(how_to_get_it)
+        pytest.skip(how_to_get_it)
 
 
 @pytest.fixture

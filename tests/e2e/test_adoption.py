@@ -6,10 +6,15 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+from livekit.protocol.agent_dispatch import RoomAgentDispatch
+from livekit.protocol.room import RoomConfiguration
 
+from tests.support import faults
 from tests.support.livekit_server import LiveKitServer
+from tests.support.metadata import asking_for
 from tests.support.process import LoggedProcess, logged_at
 from tests.support.rooms import NAME, agents_in, create_room
 from tests.support.user import JoinRoom, User
@@ -161,3 +166,113 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
     for number, user in enumerate(users):
         [agent] = await agents_in(own_livekit, f"herd-{number}")
         assert user.speakers == {agent.identity}
+
+
+@pytest.mark.timeout(300)
+async def test_a_room_that_wants_no_agent_is_left_alone(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "copy", faults.ENDS_THE_CALL)
+    await worker(own_livekit, folder=folder, **build("build-A"))
+    users = {}
+    for name in ("by-session", "by-job"):
+        await create_room(own_livekit, name)
+        users[name] = await join(own_livekit, name)
+        await users[name].agent()
+    await create_room(own_livekit, "another-agent", agent_name="another")
+    for name in ("another-agent", "people-only"):
+        users[name] = await join(own_livekit, name)
+    other = await worker(own_livekit, **build("build-B"))
+
+    for name in ("by-session", "by-job"):
+        await users[name].no_agent()
+    await asyncio.gather(*(nobody_serves(user, for_s=75) for user in users.values()))
+    assert not other.find("adopting a waiting room")
+
+    # Not because nobody looks: a user who comes back after a real loss is served.
+    await create_room(own_livekit, "lost", "build-B")
+    other.send(signal.SIGSTOP)
+    user = await join(own_livekit, "lost")
+    other.send(signal.SIGCONT)
+    await user.agent()
+
+
+async def test_a_draining_worker_adopts_nothing(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    draining = await worker(own_livekit, **build("build-A"))
+    await create_room(own_livekit, "call")
+    caller = await join(own_livekit, "call")
+    await caller.agent()
+    draining.send()
+    await draining.logged("draining worker")
+
+    await create_room(own_livekit, "waits", "build-A")
+    waiting = await join(own_livekit, "waits")
+    await nobody_serves(waiting)
+    await worker(own_livekit, **build("build-A"))
+    await waiting.agent()
+    assert caller.agents
+    await caller.leave()
+    assert await draining.exit() == 0
+    assert not draining.find("adopting a waiting room")
+
+
+async def test_a_full_worker_adopts_nothing_until_it_has_room(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await worker(own_livekit, AGENT_MAX_SESSIONS="1", **build("build-A"))
+    await create_room(own_livekit, "first")
+    first = await join(own_livekit, "first")
+    await first.agent()
+
+    await create_room(own_livekit, "second")
+    second = await join(own_livekit, "second")
+    await nobody_serves(second)
+    await first.leave()
+    await second.agent()
+
+
+async def test_no_room_is_forgotten_when_the_server_restarts(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    config = RoomConfiguration(
+        metadata=asking_for("build-B"), agents=[RoomAgentDispatch(agent_name=NAME)]
+    )
+    old = await worker(own_livekit, **build("build-A"))
+    new = await worker(own_livekit, AGENT_MAX_SESSIONS="1", **build("build-B"))
+    users = []
+    for name in ("first", "second"):
+        users.append(await join(own_livekit, name, config=config))
+    await until(lambda: any(user.agents for user in users), "one of the two to be served")
+
+    await own_livekit.stop()
+    restarted = await own_livekit.restart()
+    try:
+        await new.logged("registered worker", count=2, deadline_s=90)
+        await old.logged("registered worker", count=2, deadline_s=90)
+        await worker(restarted, **build("build-B"))
+        for name in ("first", "second"):
+            user = await join(restarted, name, config=config, identity="again")
+            await user.agent(deadline_s=60)
+        assert old.running
+        assert "Traceback" not in old.output
+    finally:
+        await restarted.stop()
+
+
+async def test_a_sweep_costs_one_call_while_all_rooms_have_agents(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await worker(own_livekit, AGENT_ADOPTION="off")
+    for number in range(5):
+        user = await join(own_livekit, f"call-{number}")
+        await user.agent()
+        await user.unmute()
+    await own_livekit.counts(users=5, publishers=10)
+
+    watching = await worker(own_livekit, **build("build-B"))
+    began = time.time()
+    await until(lambda: own_livekit.calls(since=began)["ListRooms"] >= 5, "five sweeps")
+    assert own_livekit.calls(since=began).keys() == {"ListRooms"}
+    assert watching.running

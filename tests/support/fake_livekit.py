@@ -5,23 +5,29 @@ It proves nothing about dispatch: what a server does with an answer is tested on
 
 from __future__ import annotations
 
-from collections import defaultdict
+import asyncio
+from collections import Counter, defaultdict
 from uuid import uuid4
 
 from aiohttp import WSMsgType, web
-from livekit.protocol import agent, models
+from livekit.protocol import agent, agent_dispatch, models, room
 
 from .waiting import until
 
 
 class FakeLiveKit:
-    """The server's side of the worker WebSocket.
+    """The server's side of the worker WebSocket, and of the calls that adoption makes.
 
     Attributes:
         registrations: what workers registered with.
         answers: for each job id, the answers that came.
         assigns: whether an accepted job is assigned; the room it names does not exist.
         refuses: whether the socket is closed instead of confirming a registration.
+        edition: what the server says it is.
+        calls: how often each method of the API was called.
+        failing: the methods that answer with an error.
+        hanging: the methods that do not answer.
+        waiting: names of rooms in which a user waits for an agent.
     """
 
     def __init__(self) -> None:
@@ -29,6 +35,11 @@ class FakeLiveKit:
         self.answers: defaultdict[str, list[agent.AvailabilityResponse]] = defaultdict(list)
         self.assigns = False
         self.refuses = False
+        self.edition = models.ServerInfo.Edition.Standard
+        self.calls: Counter[str] = Counter()
+        self.failing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.waiting: list[str] = []
         self.connections = 0
         self._sockets: list[web.WebSocketResponse] = []
         self._jobs: dict[str, agent.Job] = {}
@@ -38,7 +49,8 @@ class FakeLiveKit:
     async def start(self) -> FakeLiveKit:
         application = web.Application()
         application.router.add_get("/agent", self._serve)
-        self._runner = web.AppRunner(application)
+        application.router.add_post("/twirp/{service}/{method}", self._call)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
@@ -86,6 +98,27 @@ class FakeLiveKit:
         await self._sockets[-1].send_bytes(request.SerializeToString())
         return (await until(lambda: self.answers[job.id], f"an answer to job {job.id}"))[0]
 
+    async def _call(self, request: web.Request) -> web.Response:
+        method = request.match_info["method"]
+        self.calls[method] += 1
+        if method in self.failing:
+            return web.json_response({"code": "internal", "msg": "a fault"}, status=500)
+        if method in self.hanging:
+            await asyncio.Event().wait()
+        user = models.ParticipantInfo(identity="user", joined_at=1)
+        asked = agent_dispatch.AgentDispatch(
+            id="AD_fake", state=agent_dispatch.AgentDispatchState(created_at=1)
+        )
+        rooms = [
+            models.Room(name=name, sid=f"RM_{name}", num_participants=1) for name in self.waiting
+        ]
+        answer = {
+            "ListRooms": room.ListRoomsResponse(rooms=rooms),
+            "ListParticipants": room.ListParticipantsResponse(participants=[user]),
+            "ListDispatch": agent_dispatch.ListAgentDispatchResponse(agent_dispatches=[asked]),
+        }[method]
+        return web.Response(body=answer.SerializeToString(), content_type="application/protobuf")
+
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         self.connections += 1
         socket = web.WebSocketResponse()
@@ -105,7 +138,7 @@ class FakeLiveKit:
             if self.refuses:
                 await socket.close()
                 return
-            info = models.ServerInfo(version="1.13.5", protocol=17)
+            info = models.ServerInfo(version="1.13.5", protocol=17, edition=self.edition)
             response = agent.RegisterWorkerResponse(worker_id="AW_fake", server_info=info)
             await socket.send_bytes(agent.ServerMessage(register=response).SerializeToString())
             self._sockets.append(socket)

@@ -131,6 +131,18 @@ def _follow_users(ctx, session):
     asyncio.get_running_loop().call_later(0.5, time.sleep, 3600)
 """
 
+ENDS_THE_CALL = """
+_before = _follow_users
+
+
+def _follow_users(ctx, session):
+    _before(ctx, session)
+    end = {"by-session": session.shutdown, "by-job": ctx.shutdown}.get(ctx.room.name)
+    if end is not None:
+        asyncio.get_running_loop().call_later(0.5, end)
+"""
+"""The agent hangs up, in one of two ways that depend on the room."""
+
 NATIVE_PANIC = """
 import os, signal
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ class LiveKitServer:
     def api(self) -> api.LiveKitAPI:
         """A client of its API, to be used with `async with`."""
         return api.LiveKitAPI(self.http_url, API_KEY, API_SECRET)
+
+    async def counts(self, *, users: int, publishers: int) -> None:
+        """Wait until its list of rooms has these numbers, all in all."""
+
+        async def counted() -> bool:
+            async with self.api() as client:
+                rooms = (await client.room.list_rooms(api.ListRoomsRequest())).rooms
+            return (users, publishers) == (
+                sum(room.num_participants for room in rooms),
+                sum(room.num_publishers for room in rooms),
+            )
+
+        await until(counted, f"{users} users and {publishers} publishers")
+
+    def calls(self, since: float) -> Counter[str]:
+        """How often each method of its API was called since a time, in Unix time."""
+        made = [record for record in self.process.find("API ") if record["ts"] >= since]
+        return Counter(record["method"] for record in made)
 
     def token(self, room: str, identity: str, config: RoomConfiguration | None = None) -> str:
         token = (

@@ -1,0 +1,83 @@
+"""Builds on different nodes of a cluster: LiveKit offers a job to one node only."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require, require_livekit_server
+from tests.support import cluster as clusters
+from tests.support.cluster import Cluster
+from tests.support.rooms import NAME, create_room
+from tests.support.user import JoinRoom, User
+from tests.support.worker import StartWorker
+
+ROOMS = 20
+
+logger = logging.getLogger(__name__)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    require_livekit_server()
+    require(clusters.redis_binary(), clusters.HOW_TO_GET_IT)
+    started = await Cluster.start(tmp_path)
+    yield started
+    await started.stop()
+
+
+async def served(cluster: Cluster, join: JoinRoom, *, deployment: str = "") -> list[float]:
+    """Let users join rooms that want build B; returns how long each waited for it, in seconds."""
+    delays = []
+    ways = itertools.product(cluster.nodes, repeat=2)
+    for number, (created_at, joined_at) in zip(range(ROOMS), itertools.cycle(ways), strict=False):
+        name = f"wants-B-{number}"
+        await create_room(created_at, name, "build-B", deployment=deployment)
+        user = await join(joined_at, name)
+        joined = time.monotonic()
+
+        async def wait(user: User = user, joined: float = joined) -> float:
+            await user.agent(build="build-B", deadline_s=60)
+            assert len(user.agents_seen) == 1
+            return time.monotonic() - joined
+
+        delays.append(asyncio.create_task(wait()))
+    return sorted(await asyncio.gather(*delays))
+
+
+async def test_a_build_on_another_node_serves_the_rooms_that_ask_for_it(
+    cluster: Cluster, worker: StartWorker, join: JoinRoom
+) -> None:
+    old, new = cluster.nodes
+    for _ in range(2):
+        await worker(old, AGENT_BUILD_ID="build-A", LIVEKIT_AGENT_NAME=NAME)
+    on_b = await worker(new, AGENT_BUILD_ID="build-B", LIVEKIT_AGENT_NAME=NAME)
+    delays = await served(cluster, join)
+    logger.info("adopted: %s", delays)
+    # Which node LiveKit asked is up to its dice, but with two old workers it asks theirs first.
+    assert on_b.find("adopting a waiting room")
+
+
+async def test_routing_by_deployment_needs_no_adoption(
+    cluster: Cluster, worker: StartWorker, join: JoinRoom
+) -> None:
+    old, new = cluster.nodes
+    workers = [
+        await worker(
+            node,
+            AGENT_BUILD_ID=build,
+            LIVEKIT_AGENT_DEPLOYMENT=build,
+            LIVEKIT_AGENT_NAME=NAME,
+        )
+        for node, build in ((old, "build-A"), (old, "build-A"), (new, "build-B"))
+    ]
+    delays = await served(cluster, join, deployment="build-B")
+    logger.info("by deployment: %s", delays)
+    assert not any(each.find("adopting a waiting room") for each in workers)
+    assert not any(each.find("job offer answered", answer="reject") for each in workers)

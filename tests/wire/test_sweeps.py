@@ -1,0 +1,93 @@
+"""When adoption calls the server, and what it does when the server fails."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+from livekit.protocol.models import ServerInfo
+
+from tests.support.fake_livekit import FakeLiveKit
+from tests.support.process import logged_at
+from tests.support.waiting import until
+from tests.support.worker import StartWorker
+
+ADOPTING = "adopting a waiting room"
+TROUBLE = "waiting rooms cannot be looked for"
+
+SEVERAL_SWEEPS_S = 8.0
+
+
+@pytest.mark.parametrize(
+    ("edition", "adoption"),
+    [(ServerInfo.Edition.Cloud, "auto"), (ServerInfo.Edition.Standard, "off")],
+    ids=["on LiveKit Cloud", "switched off"],
+)
+async def test_a_worker_that_does_not_adopt_calls_nothing(
+    edition: ServerInfo.Edition, adoption: str, fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    fake.edition = edition
+    fake.waiting = ["call"]
+    running = await worker(fake, AGENT_ADOPTION=adoption)
+    await running.logged("waiting rooms are left alone")
+    await asyncio.sleep(SEVERAL_SWEEPS_S)  # There is nothing to wait for: nothing must happen.
+    assert not fake.calls
+
+
+@pytest.mark.parametrize(
+    ("edition", "adoption"),
+    [(ServerInfo.Edition.Cloud, "on"), (ServerInfo.Edition.Standard, "auto")],
+    ids=["switched on", "on a server of one's own"],
+)
+async def test_a_worker_that_adopts_calls(
+    edition: ServerInfo.Edition, adoption: str, fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    fake.edition = edition
+    fake.waiting = ["call"]
+    running = await worker(fake, AGENT_ADOPTION=adoption)
+    await running.logged(ADOPTING, room="call")
+
+
+@pytest.mark.parametrize("method", ["ListRooms", "ListParticipants", "ListDispatch"])
+@pytest.mark.parametrize("fault", ["failing", "hanging"])
+async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
+    method: str, fault: str, fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    fake.waiting = ["call"]
+    getattr(fake, fault).add(method)
+    running = await worker(fake)
+    await until(lambda: fake.calls[method] >= 3, f"three calls of {method}", deadline_s=60)
+    assert not running.find(ADOPTING)
+    assert len(running.find(TROUBLE)) == 1
+    assert "Traceback" not in running.output
+
+    getattr(fake, fault).clear()
+    await running.logged(ADOPTING, room="call", deadline_s=60)
+    await running.logged("waiting rooms are looked for again")
+    assert len(running.find(TROUBLE)) == 1
+
+
+async def test_calls_get_rarer_while_they_fail(fake: FakeLiveKit, worker: StartWorker) -> None:
+    times: list[float] = []
+    fake.failing.add("ListRooms")
+    running = await worker(fake)
+    for count in range(1, 5):
+        await until(lambda count=count: fake.calls["ListRooms"] >= count, "a call")  # type: ignore[misc]
+        times.append(asyncio.get_running_loop().time())
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert pauses[2] > pauses[0] * 1.5
+    assert logged_at(running.find(TROUBLE)[0])
+
+
+async def test_a_room_whose_sessions_crash_is_tried_again_ever_more_rarely(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    # No agent can connect: there is no room behind the fake.
+    fake.waiting = ["call"]
+    running = await worker(fake)
+    await running.logged(ADOPTING, count=4, deadline_s=90)
+    records = running.find(ADOPTING)
+    times = [logged_at(record) for record in records]
+    assert [record["attempt"] for record in records[:4]] == [1, 2, 3, 4]
+    assert times[3] - times[2] > 4
