@@ -97,7 +97,9 @@ class Ending:
         try:
             await asyncio.Event().wait()
         finally:
-            await self._ctx.room.disconnect()
+            # It waits in the end for a task of its own, which is cancelled as well.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ctx.room.disconnect()
             await self._run_callbacks("the worker died")
 
     def _on_disconnected(self, *_: object) -> None:

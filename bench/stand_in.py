@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import WSMsgType, web
-from livekit.protocol import agent, models
+from livekit.protocol import agent, models, room
 
 ANSWER_DEADLINE_S: Final = 30.0
 
@@ -63,6 +63,10 @@ class StandIn:
     def __init__(self, url: str, workers: asyncio.Queue[RegisteredWorker]) -> None:
         self.url = url
         self._workers = workers
+        self.rooms: list[models.Room] = []
+        """What a worker that adopts waiting rooms gets to see."""
+        self.listed = asyncio.Event()
+        """Set when the list of rooms is on its way to a worker."""
 
     @classmethod
     @asynccontextmanager
@@ -76,13 +80,20 @@ class StandIn:
             await _serve(socket, workers)
             return socket
 
+        async def list_rooms(_: web.Request) -> web.Response:
+            body = room.ListRoomsResponse(rooms=stand_in.rooms).SerializeToString()
+            asyncio.get_running_loop().call_soon(stand_in.listed.set)
+            return web.Response(body=body, content_type="application/protobuf")
+
         application = web.Application()
         application.router.add_get("/agent", serve)
+        application.router.add_post("/twirp/livekit.RoomService/ListRooms", list_rooms)
         runner = web.AppRunner(application, shutdown_timeout=0)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield cls(f"ws://127.0.0.1:{runner.addresses[0][1]}", workers)
+            stand_in = cls(f"ws://127.0.0.1:{runner.addresses[0][1]}", workers)
+            yield stand_in
         finally:
             await runner.cleanup()
 
@@ -113,7 +124,7 @@ def _welcome() -> bytes:
 
 
 def _offer(job_id: str, metadata: str) -> bytes:
-    room = models.Room(sid=f"RM_{job_id}", name=f"room-{job_id}")
-    job = agent.Job(id=job_id, type=agent.JobType.JT_ROOM, room=room, metadata=metadata)
+    asking = models.Room(sid=f"RM_{job_id}", name=f"room-{job_id}")
+    job = agent.Job(id=job_id, type=agent.JobType.JT_ROOM, room=asking, metadata=metadata)
     request = agent.AvailabilityRequest(job=job)
     return agent.ServerMessage(availability=request).SerializeToString()

@@ -12,6 +12,7 @@ import pytest
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
+from agent.exit_codes import ExitCode
 from tests.support import faults
 from tests.support.livekit_server import LiveKitServer
 from tests.support.metadata import asking_for
@@ -144,6 +145,32 @@ async def test_the_user_of_a_killed_job_process_gets_another_agent(
     assert time.monotonic() - killed < 5
     await user.insist("Which build?", second.attributes["build.id"])
     assert [agent.identity for agent in await agents_in(own_livekit, "crash")] == [second.identity]
+
+
+async def test_the_user_of_a_session_that_the_drain_cut_gets_another_agent(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    leaving = await worker(own_livekit, AGENT_DRAIN_TIMEOUT="10", **build("build-A"))
+    await create_room(own_livekit, "long-call")
+    user = await join(own_livekit, "long-call")
+    await user.agent()
+    await worker(own_livekit, **build("build-B"))
+    leaving.send()
+    assert await leaving.exit() == ExitCode.SESSIONS_CUT
+    await user.agent(build="build-B")
+
+
+async def test_a_user_who_comes_back_gets_an_agent_again(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit, **build("build-A"))
+    await create_room(own_livekit, "came-back")
+    user = await join(own_livekit, "came-back")
+    await user.agent()
+    await user.leave()
+    await running.logged("session ended")
+    again = await join(own_livekit, "came-back")
+    await again.agent()
 
 
 @pytest.mark.timeout(300)

@@ -18,8 +18,9 @@ from agent.build import ROOT
 from agent.ending import END_S
 from tests.support import faults
 from tests.support.livekit_server import LiveKitServer
-from tests.support.process import LoggedProcess, environment
+from tests.support.process import LoggedProcess, alive, environment
 from tests.support.user import JoinRoom
+from tests.support.waiting import until
 from tests.support.worker import StartWorker
 
 LINGERING = {"room": {"departure_timeout": 3600, "empty_timeout": 3600}}
@@ -236,3 +237,20 @@ def test_the_faults_still_fit_the_code() -> None:
     source = (ROOT / "agent" / "session.py").read_text("utf-8")
     for name in ("_serve", "_log_the_end", "_follow_users"):
         assert f"def {name}(" in source
+
+
+async def test_a_killed_worker_takes_no_callback_and_no_agent_with_it(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "copy", faults.CALLBACK_WRITES)
+    running = await worker(own_livekit, folder=folder)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    await running.logged("session started")
+    family = running.family()
+    running.send(signal.SIGKILL)
+    # LiveKit would need twenty seconds to find out by itself.
+    await user.no_agent(deadline_s=10)
+    assert await until((folder / "ended").exists, "the callback's file")
+    assert (folder / "ended").read_text() == "the worker died"
+    await until(lambda: not alive(family), "all processes to be gone")

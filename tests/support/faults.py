@@ -131,6 +131,21 @@ def _follow_users(ctx, session):
     asyncio.get_running_loop().call_later(0.5, time.sleep, 3600)
 """
 
+CALLBACK_WRITES = """
+from pathlib import Path
+
+_before = _log_the_end
+
+
+def _log_the_end(ending):
+    async def write(reason):
+        Path("ended").write_text(reason)
+
+    ending.add_callback(write)
+    _before(ending)
+"""
+"""A shutdown callback that leaves a file named `ended`, with the reason."""
+
 ENDS_THE_CALL = """
 _before = _follow_users
 

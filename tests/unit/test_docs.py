@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from agent import ending, session
+from agent import adoption, ending, session, waiting, watchlist
 from agent.build import ROOT
 from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
 from agent.settings import Settings
 from agent.status import DEFAULT_PORT
 
+ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
 
 
@@ -33,7 +34,20 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"port {DEFAULT_PORT}" in DRAINING
 
 
+def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
+    assert (waiting.OFFER_S, adoption.SWEEP_S, adoption.MAX_SHARE) == (3, 2, 0.02)
+    assert "older than three seconds" in ADOPTION
+    assert "once every two seconds (give or take a quarter)" in ADOPTION
+    assert "more than 2 % of the time" in ADOPTION
+    assert (adoption.WARNING_S, adoption.MAX_PAUSE_S, watchlist.RECHECK_S) == (60, 60, 60)
+    assert "one warning a minute" in ADOPTION
+    assert "grow up to\na minute" in ADOPTION
+    assert "looked at once a minute" in ADOPTION
+    for metric in (adoption.WAITING, adoption.ADOPTED):
+        assert all(family.name in ADOPTION for family in metric.describe())
+
+
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", ROOT / "docs" / "draining.md"):
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
