@@ -16,14 +16,17 @@ STOPS: Final[dict[Stop, str]] = {
 }
 """The ways in which a deploy stops an old worker."""
 
-EVERY_S: Final = 0.42
+EVERY_S: Final = 0.5
 """From one session to the next, unless the deploys need more time than that gives."""
 
-DEPLOY_S: Final = 8.0
+DEPLOY_S: Final = 9.0
 """What one deploy needs: start workers, wait for them, switch, overlap, stop."""
 
-_FIRST_DEPLOY: Final = 0.1
-"""When in its share of the time a deploy begins, so that its build serves for a while."""
+FIRST_DEPLOY_S: Final = 1.0
+"""When the first deploy begins: its build takes some seconds to be up anyway."""
+
+_DEPLOYS_SHARE: Final = 0.85
+"""The part of the time in which deploys begin, so that the last build serves for a while too."""
 
 CRASH_AFTER_S: Final = (0.5, 1.5)
 """How long the last build is the target when one of its workers crashes."""
@@ -126,6 +129,7 @@ def plan(options: Options) -> Scenario:
     """Draw the scenario. The same options give the same one, on any machine."""
     draw = random.Random(options.seed)  # noqa: S311 repeatable on purpose
     span_s = max(options.sessions * EVERY_S, options.deploys * DEPLOY_S)
+    deploy_every_s = span_s * _DEPLOYS_SHARE / options.deploys
     # Exactly this share, in an order that is drawn.
     untargeted = round(options.sessions * options.untargeted)
     targeted = [number >= untargeted for number in range(options.sessions)]
@@ -133,7 +137,7 @@ def plan(options: Options) -> Scenario:
     return Scenario(
         first_build=build_name(1),
         deploys=tuple(
-            Deploy(build_name(k + 2), round(span_s * (k + _FIRST_DEPLOY) / options.deploys, 3))
+            Deploy(build_name(k + 2), round(FIRST_DEPLOY_S + deploy_every_s * k, 3))
             for k in range(options.deploys)
         ),
         sessions=tuple(

@@ -11,6 +11,7 @@ from typing import Final
 
 from livekit import rtc
 from livekit.rtc.data_stream import StreamError
+from livekit.rtc.participant import PublishDataTrackError
 
 from .seen import Remark
 
@@ -28,14 +29,11 @@ LiveKit drops what a user says while the agent has not been told of that user ye
 PATIENCE_S: Final = 12.0
 """How long a user waits for an answer before leaving; beyond what the verdict calls lost."""
 
-PAUSE_S: Final = 1.5
+PAUSE_S: Final = 2.0
 """From an answer to the next question."""
 
 _TOPIC_CHAT: Final = "lk.chat"
 _TOPIC_ANSWER: Final = "lk.transcription"
-_SAMPLE_RATE: Final = 16000
-_FRAME: Final = _SAMPLE_RATE // 10
-_MICROPHONE_S: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -88,8 +86,10 @@ class User:
             await self._room.connect(url, token)
             for participant in self._room.remote_participants.values():
                 self._on_came(participant)
-            microphone = asyncio.create_task(self._unmute())
-            self._tasks.add(microphone)
+            # A server tells others at once of the coming and going of those who publish
+            # something, and up to 3 seconds late of those who do not. This costs least.
+            with contextlib.suppress(PublishDataTrackError):
+                await self._room.local_participant.publish_data_track(name="presence")
             end_s: float | None = None
             while await self._ask():
                 now_s = self._clock()
@@ -116,20 +116,6 @@ class User:
                 return True
         self.unanswered_s = asked_s
         return False
-
-    async def _unmute(self) -> None:
-        """Publish a silent microphone, as users have one.
-
-        A server tells others at once of the coming and going of those who publish, and up to
-        3 seconds late of those who do not.
-        """
-        source = rtc.AudioSource(_SAMPLE_RATE, 1)
-        track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-        await self._room.local_participant.publish_track(track, options)
-        silence = rtc.AudioFrame(bytes(_FRAME * 2), _SAMPLE_RATE, 1, _FRAME)
-        for _ in range(round(_MICROPHONE_S * _SAMPLE_RATE / _FRAME)):
-            await source.capture_frame(silence)
 
     def _sighting(self, identity: str) -> Sighting:
         return self.agents.setdefault(identity, Sighting(self._clock()))
