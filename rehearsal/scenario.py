@@ -16,17 +16,20 @@ STOPS: Final[dict[Stop, str]] = {
 }
 """The ways in which a deploy stops an old worker."""
 
-EVERY_S: Final = 0.5
-"""From one session to the next, unless the deploys need more time than that gives."""
+EVERY_S: Final = 0.66
+"""From one session to the next, unless the deploys need more time than that gives.
 
-DEPLOY_S: Final = 9.0
+Two cores that also start workers manage two sessions in a second, but not with ease.
+"""
+
+DEPLOY_S: Final = 8.0
 """What one deploy needs: start workers, wait for them, switch, overlap, stop."""
 
 FIRST_DEPLOY_S: Final = 1.0
 """When the first deploy begins: its build takes some seconds to be up anyway."""
 
-_DEPLOYS_SHARE: Final = 0.85
-"""The part of the time in which deploys begin, so that the last build serves for a while too."""
+TAIL_S: Final = 24.0
+"""How long the last build serves, if there is time: until slow old workers are gone as well."""
 
 CRASH_AFTER_S: Final = (0.5, 1.5)
 """How long the last build is the target when one of its workers crashes."""
@@ -52,7 +55,7 @@ class Options:
     deploys: int = 3
     workers: int = 2
     sessions: int = 60
-    length_s: tuple[float, float] = (2.0, 5.0)
+    length_s: tuple[float, float] = (2.0, 4.0)
     overlap_s: float = 1.0
     stop: Stop = "sigterm"
     target_first: bool = False
@@ -128,8 +131,8 @@ class Scenario:
 def plan(options: Options) -> Scenario:
     """Draw the scenario. The same options give the same one, on any machine."""
     draw = random.Random(options.seed)  # noqa: S311 repeatable on purpose
-    span_s = max(options.sessions * EVERY_S, options.deploys * DEPLOY_S)
-    deploy_every_s = span_s * _DEPLOYS_SHARE / options.deploys
+    span_s = max(options.sessions * EVERY_S, (options.deploys + 0.5) * DEPLOY_S)
+    deploy_every_s = max(DEPLOY_S, (span_s - TAIL_S) / options.deploys)
     # Exactly this share, in an order that is drawn.
     untargeted = round(options.sessions * options.untargeted)
     targeted = [number >= untargeted for number in range(options.sessions)]

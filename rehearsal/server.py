@@ -88,7 +88,7 @@ class Server:
             "port": port,
             "bind_addresses": ["127.0.0.1"],
             "keys": {server.api_key: server.api_secret},
-            "logging": {"level": "info", "json": True},
+            "logging": {"level": "warn", "json": True},
             "rtc": {
                 "tcp_port": tcp_port,
                 "udp_port": udp_port,

@@ -164,7 +164,7 @@ class Stage:
         while not await worker.exited(_POLL_S):
             if self._serves(worker):
                 alone_since_s = self._clock()
-            elif self._clock() - alone_since_s > GRACE_S:
+            elif worker.gave_up_s is None and self._clock() - alone_since_s > GRACE_S:
                 self._say(f"{worker.name}: does not exit, and is killed")
                 worker.give_up()
 

@@ -34,8 +34,11 @@ _ROW_IN: Final = 0.072
 _ROWS_IN: Final = 7.0
 """Sessions get no more than this: their rows become thinner."""
 
-_TITLE_IN: Final = 0.75
+_TITLE_IN: Final = 0.55
+_GAP_IN: Final = 0.24
 _AXIS_IN: Final = 0.5
+_LEFT_IN: Final = 0.72
+_RIGHT_IN: Final = 0.12
 _LEGEND_IN: Final = 0.75
 _INK: Final = "#222222"
 _GREY: Final = "#8A8A8A"
@@ -72,19 +75,19 @@ def draw(runs: Sequence[tuple[Seen, Verdict]], file: Path) -> None:
     rows = -(-len(runs) // columns)
     lanes_in = max(len(seen.workers) for seen, _ in runs) * _LANE_IN
     bars_in = min(max(len(seen.sessions) for seen, _ in runs) * _ROW_IN, _ROWS_IN)
-    panel_in = _TITLE_IN + lanes_in + bars_in + _AXIS_IN
+    panel_in = _TITLE_IN + lanes_in + _GAP_IN + bars_in + _AXIS_IN
     figure = pyplot.figure(figsize=(_WIDTH_IN, rows * panel_in + _LEGEND_IN), dpi=_DPI)
     height_in = figure.get_figheight()
     end_s = max(seen.end_s for seen, _ in runs)
     for index, (seen, verdict) in enumerate(runs):
         row, column = divmod(index, columns)
-        left = 0.075 / columns + column / columns
-        width = (1 - 0.085) / columns
+        left = column / columns + _LEFT_IN / _WIDTH_IN
+        width = 1 / columns - (_LEFT_IN + _RIGHT_IN) / _WIDTH_IN
         top_in = height_in - row * panel_in - _TITLE_IN
         workers = figure.add_axes(
             (left, (top_in - lanes_in) / height_in, width, lanes_in / height_in)
         )
-        bars_bottom_in = top_in - lanes_in - bars_in
+        bars_bottom_in = top_in - lanes_in - _GAP_IN - bars_in
         sessions = figure.add_axes((left, bars_bottom_in / height_in, width, bars_in / height_in))
         _title(workers, verdict)
         _draw_workers(workers, seen)
@@ -109,7 +112,7 @@ def _title(axes: Axes, verdict: Verdict) -> None:
     axes.annotate(
         verdict.contestant,
         (0, 1),
-        xytext=(0, 34),
+        xytext=(0, 20),
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=12,
@@ -118,10 +121,9 @@ def _title(axes: Axes, verdict: Verdict) -> None:
     )
     counts = ", ".join(f"{verdict.count(kind)} {kind}" for kind in KINDS)
     axes.annotate(
-        f"{verdict.served} of {verdict.asked} sessions served, {counts}; "
-        f"old workers lingered {report.lingering(verdict)}",
+        f"{verdict.asked} sessions: {counts}; old workers lingered {report.lingering(verdict)}",
         (0, 1),
-        xytext=(0, 21),
+        xytext=(0, 6),
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=8,

@@ -20,7 +20,7 @@ QUESTION: Final = "Which build are you?"
 BUILD: Final = re.compile(r"\bbuild-\d+\b")
 """A build's name in an answer."""
 
-REPEAT_S: Final = 1.0
+REPEAT_S: Final = 1.2
 """How long a user waits for an answer before saying it again.
 
 LiveKit drops what a user says while the agent has not been told of that user yet.
