@@ -34,11 +34,10 @@ DEFAULTS: Final = Options()
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-_SCENARIO: Final = "Scenario"
-
 
 @app.command(help="Rehearse a rolling deploy on this machine: a verdict, and a picture.")
 def rehearse(
+    *,
     worker: Annotated[
         str,
         typer.Option(
@@ -103,6 +102,8 @@ def rehearse(
         for file in (json_file, timeline_file):
             _check_writable(file)
         timeline.check_suffix(timeline_file)
+    except ModuleNotFoundError as error:
+        _fail(f"--timeline needs the Python module {error.name}; run `uv sync`, and again")
     except (ValueError, RehearsalError) as error:
         _fail(str(error))
     plan = scenario.plan(options)

@@ -86,9 +86,13 @@ class Processes:
     def _marked(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             try:
-                if process.pid != os.getpid() and process.environ().get(MARK) == self._id:
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        yield process
+                # Cheapest first. A zombie only waits for its parent to notice.
+                if (
+                    process.pid != os.getpid()
+                    and process.status() != psutil.STATUS_ZOMBIE
+                    and process.environ().get(MARK) == self._id
+                ):
+                    yield process
             except psutil.Error:
                 continue
 

@@ -76,9 +76,7 @@ def troubles(verdict: Verdict) -> list[str]:
     return [*lines, f"{verdict.contestant}: and {more} more"] if more else lines
 
 
-def as_json(
-    options: Options, scenario: Scenario, runs: Sequence[tuple[Seen, Verdict]]
-) -> str:
+def as_json(options: Options, scenario: Scenario, runs: Sequence[tuple[Seen, Verdict]]) -> str:
     """All that is known, for programs: the scenario, and what was seen and judged."""
     content: dict[str, Any] = {
         "format": FORMAT,

@@ -144,7 +144,7 @@ class Server:
     async def close(self) -> None:
         """Close the backend's connections. The process ends with the others."""
         if self._api is not None:
-            await self._api.aclose()  # type: ignore[no-untyped-call]
+            await self._api.aclose()
 
     async def _answers(self) -> bool:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import report
 from .seen import Seen, SessionSeen, WorkerSeen
@@ -13,6 +13,7 @@ from .verdict import KINDS, Kind, Verdict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 SUFFIXES: Final = (".svg", ".png")
 
@@ -136,16 +137,7 @@ def _draw_workers(axes: Axes, seen: Seen) -> None:
     for lane, worker in enumerate(seen.workers):
         end_s = seen.end_s if worker.exited_s is None else worker.exited_s
         for begin_s, until_s, state in states(worker, end_s):
-            style = {
-                "starting": {"facecolor": "white", "edgecolor": _GREY, "linestyle": ":"},
-                "ready": {"facecolor": colour[worker.build], "edgecolor": colour[worker.build]},
-                "draining": {
-                    "facecolor": colour[worker.build],
-                    "edgecolor": "white",
-                    "hatch": "/////",
-                    "alpha": 0.75,
-                },
-            }[state]
+            style = _style(state, colour[worker.build])
             axes.barh(lane, until_s - begin_s, left=begin_s, height=0.72, linewidth=0.8, **style)
         if worker.gave_up_s is not None or worker.crashed_s is not None:
             axes.plot(end_s, lane, marker="P", color=_INK, markersize=7, markeredgecolor="white")
@@ -162,6 +154,14 @@ def _draw_workers(axes: Axes, seen: Seen) -> None:
             )
     axes.set_yticks(range(len(seen.workers)), [worker.name for worker in seen.workers], fontsize=7)
     axes.set_ylim(len(seen.workers) - 0.4, -0.6)
+
+
+def _style(state: str, colour: str) -> dict[str, Any]:
+    if state == "starting":
+        return {"facecolor": "white", "edgecolor": _GREY, "linestyle": ":"}
+    if state == "ready":
+        return {"facecolor": colour, "edgecolor": colour}
+    return {"facecolor": colour, "edgecolor": "white", "hatch": "/////", "alpha": 0.75}
 
 
 def states(worker: WorkerSeen, end_s: float) -> list[tuple[float, float, str]]:
@@ -184,15 +184,26 @@ def _draw_sessions(axes: Axes, seen: Seen, verdict: Verdict) -> None:
         row = session.number
         waited_s = served_from(session)
         axes.plot(
-            [session.asked_s, waited_s], [row, row], color=_GREY, linewidth=0.8, solid_capstyle="butt"
+            [session.asked_s, waited_s],
+            [row, row],
+            color=_GREY,
+            linewidth=0.8,
+            solid_capstyle="butt",
         )
         for begin_s, until_s, build in served(session):
             axes.barh(
                 row, until_s - begin_s, left=begin_s, height=0.8, color=colour.get(build, _GREY)
             )
         if session.target is None:
-            axes.plot(session.asked_s, row, marker="o", color="white", markeredgecolor=_INK,
-                      markersize=3, markeredgewidth=0.6)
+            axes.plot(
+                session.asked_s,
+                row,
+                marker="o",
+                color="white",
+                markeredgecolor=_INK,
+                markersize=3,
+                markeredgewidth=0.6,
+            )
     for trouble in verdict.troubles:
         axes.plot(
             trouble.at_s,
@@ -296,6 +307,13 @@ def _mark(marker: str, label: str, *, size: float = 7, face: str = "black") -> L
 
     edge = "white" if face == "black" else _INK
     return Line2D(
-        [], [], linestyle="", marker=marker, color=face, markeredgecolor=edge, markersize=size,
-        markeredgewidth=0.7, label=label,
+        [],
+        [],
+        linestyle="",
+        marker=marker,
+        color=face,
+        markeredgecolor=edge,
+        markersize=size,
+        markeredgewidth=0.7,
+        label=label,
     )

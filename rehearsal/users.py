@@ -128,9 +128,7 @@ class User:
         if _is_agent(participant):
             self._sighting(participant.identity).to_s = self._clock()
 
-    def _on_track(
-        self, _: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
-    ) -> None:
+    def _on_track(self, _: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         if _is_agent(participant):
             self._sighting(participant.identity).published = True
 

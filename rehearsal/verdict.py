@@ -120,9 +120,7 @@ def _lost(session: SessionSeen) -> Trouble | None:
     limit_s = session.asked_s + LOST_AFTER_S
     if not _answered(session):
         came = any(visit.from_s <= limit_s for visit in session.visits)
-        why = (
-            "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
-        )
+        why = "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
     elif _delay_s(session) > LOST_AFTER_S:
         why = f"the agent came after {_delay_s(session):.1f} s"
     else:

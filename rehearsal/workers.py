@@ -113,9 +113,7 @@ class Worker:
         def registered() -> None:
             worker._is_ready()
 
-        relay = Relay(
-            name, server.port, clock=clock, on_registered=registered, passages=passages
-        )
+        relay = Relay(name, server.port, clock=clock, on_registered=registered, passages=passages)
         url = await relay.start()
         path = [str(EATER)] if eats_sigterm else []
         env = processes.environment(
