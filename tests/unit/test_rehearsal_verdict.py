@@ -193,6 +193,13 @@ def test_an_agent_that_had_left_before_its_worker_crashed_cut_the_session_itself
     assert troubles(session, workers=(CRASHED, NEW)) == ["cut"]
 
 
+def test_a_crash_after_the_user_has_left_explains_nothing() -> None:
+    silent = replace(GOOD, left_s=20, unanswered_s=8.0)
+    late = replace(CRASHED, crashed_s=21, exited_s=21)
+    (trouble,) = judge(seen(silent, workers=(late, NEW))).troubles
+    assert trouble.why == "the agent no longer answered"
+
+
 # Doubled
 
 
@@ -228,6 +235,12 @@ def test_an_agent_that_comes_when_the_user_is_gone_is_no_second_one() -> None:
     assert troubles(replace(GOOD, visits=(an_agent(), guest))) == []
 
 
+def test_agents_that_follow_each_other_are_not_two_at_once() -> None:
+    first = replace(an_agent(to_s=6.5), published=True)
+    second = replace(an_agent("build-1.2", from_s=7, says=()), published=True)
+    assert "doubled" not in troubles(replace(GOOD, visits=(first, second)))
+
+
 # Lingering
 
 
@@ -244,6 +257,11 @@ def test_an_idle_worker_lingers_from_its_stop() -> None:
 def test_a_busy_worker_lingers_from_the_leave_of_its_last_user() -> None:
     last = replace(GOOD, number=1, left_s=24)
     assert lingering(GOOD, last, worker=replace(OLD, exited_s=25)) == pytest.approx(1)
+
+
+def test_an_agent_that_stays_when_its_user_has_left_makes_its_worker_linger() -> None:
+    stays = replace(GOOD, left_s=24, visits=(an_agent(to_s=44),))
+    assert lingering(stays, worker=replace(OLD, exited_s=45)) == pytest.approx(21)
 
 
 def test_users_of_other_workers_do_not_count() -> None:
