@@ -122,7 +122,7 @@ def _title(axes: Axes, verdict: Verdict) -> None:
     )
     counts = ", ".join(f"{verdict.count(kind)} {kind}" for kind in KINDS)
     axes.annotate(
-        f"{verdict.asked} sessions: {counts}; old workers lingered {report.lingering(verdict)}",
+        f"{verdict.asked} sessions: {counts}; lingering {report.lingering(verdict)}",
         (0, 1),
         xytext=(0, 6),
         xycoords="axes fraction",
@@ -239,13 +239,13 @@ def _draw_targets(axes: Axes, seen: Seen, colour: dict[str, str]) -> None:
         axes.axvline(at_s, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(
             f"stop {build}",
-            (at_s, 0),
-            xytext=(2, 3),
+            (at_s, 1),
+            xytext=(2, -4),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             fontsize=7,
             rotation=90,
-            va="bottom",
+            va="top",
             color=_INK,
         )
 
@@ -286,6 +286,8 @@ def _legend(figure: Figure, runs: Sequence[tuple[Seen, Verdict]]) -> None:
         Patch(facecolor="white", edgecolor=_GREY, linestyle=":", label="worker: starting"),
         Patch(facecolor=grey, label="worker: ready"),
         Patch(facecolor=grey, edgecolor="white", hatch="/////", label="worker: draining"),
+        Patch(facecolor="#E4E4E4", label="shaded: the target then"),
+        Line2D([], [], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), label="stop ordered"),
         Line2D([], [], color=_GREY, linewidth=0.8, label="a user waits"),
         _mark("o", "asked for no build", size=4, face="white"),
     ]
