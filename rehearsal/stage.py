@@ -139,24 +139,31 @@ class Stage:
 
     async def _start_workers(self, build: str, count: int) -> None:
         self._say(f"{build}: {count} starting")
-        new: list[Worker] = []
-        for _ in range(count):
-            number = sum(worker.build == build for worker in self._workers) + 1
-            worker = await Worker.start(
-                f"{build}.{number}",
-                build,
-                self._contestant,
-                server=self._server,
-                started=self._started,
-                passages=self._passages,
-                clock=self._clock,
-                logs=self._folder,
-                eats_sigterm=self._options.stop == "eaten",
-            )
-            new.append(worker)
-            self._workers.append(worker)
-        await asyncio.gather(*(worker.ready(self._folder) for worker in new))
+        first = not self._workers
+        new = [await self._start_worker(build, wait=not first) for _ in range(count)]
+        if first:
+            await asyncio.gather(*(worker.ready(self._folder) for worker in new))
         self._say(f"{build}: {count} ready")
+
+    async def _start_worker(self, build: str, *, wait: bool) -> Worker:
+        number = sum(worker.build == build for worker in self._workers) + 1
+        worker = await Worker.start(
+            f"{build}.{number}",
+            build,
+            self._contestant,
+            server=self._server,
+            started=self._started,
+            passages=self._passages,
+            clock=self._clock,
+            logs=self._folder,
+            eats_sigterm=self._options.stop == "eaten",
+        )
+        self._workers.append(worker)
+        if wait:
+            # One after the other, as a rolling deploy does: starting takes all the CPU it gets,
+            # and here sessions are on the same machine.
+            await worker.ready(self._folder)
+        return worker
 
     async def _see_off(self, worker: Worker) -> None:
         """Wait for the exit of an old worker, but not for ever."""
