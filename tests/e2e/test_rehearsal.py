@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,21 @@ async def start(*arguments: str) -> LoggedProcess:
 async def rehearse(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Run a rehearsal; return its exit code, its verdict on the contestant, and its output."""
     file = folder / "verdict.json"
+    others = processes()
     process = await start("--json", str(file), *arguments)
     try:
         code = await process.exit(DEADLINE_S)
     finally:
         await process.stop()
     assert file.exists(), process.output
-    assert left_behind() == []
+    assert processes(but=others) == []
     (verdict,) = json.loads(file.read_text())["contestants"]
     return code, verdict, process.output
 
 
-def left_behind() -> list[psutil.Process]:
-    """Processes that some rehearsal has started and that still run."""
+def processes(but: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
+    """Processes that rehearsals have started and that still run, but those."""
+    known = set(but)
     found = []
     for process in psutil.process_iter():
         try:
@@ -64,7 +67,7 @@ def left_behind() -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue
-    return found
+    return [process for process in found if process not in known]
 
 
 async def test_ours_passes_two_deploys_with_twenty_sessions(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ async def test_a_worker_that_drops_a_session_is_caught(tmp_path: Path) -> None:
     worker.write_text(DROPS)
     code, verdict, output = await rehearse(
         tmp_path,
-        *("--worker", str(worker), "--untargeted", "1", "--stop", "group"),
+        *("--worker", str(worker), "--untargeted", "1"),
         *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
     )
     assert code == 1, output
@@ -150,14 +153,15 @@ async def test_a_worker_that_never_exits_is_caught(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_rehearsal_that_is_stopped_leaves_nothing_behind(number: signal.Signals) -> None:
+    others = processes()
     process = await start("--sessions", "20", "--deploys", "1")
     try:
         await process.said("build-1: 2 ready")
-        await until(lambda: len(left_behind()) > 5, "workers to run")
+        await until(lambda: len(processes(but=others)) > 5, "workers to run")
         process.send(number)
         assert await process.exit() == 130, process.output
         assert "interrupted" in process.output
         assert "Traceback" not in process.output
-        assert left_behind() == []
+        assert processes(but=others) == []
     finally:
         await process.stop()
