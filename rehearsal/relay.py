@@ -22,6 +22,9 @@ _CHUNK_BYTES: Final = 65536
 _DATA_FRAMES: Final = (1, 2)
 """The WebSocket opcodes of text and binary messages."""
 
+_JOINS: Final = ("/rtc", "/rtc/v1")
+"""The paths at which participants join a room."""
+
 _BEARER: Final = re.compile(rb"^authorization:\s*bearer\s+(\S+)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -117,7 +120,7 @@ class Relay:
     def _begin(self, path: str, token: str) -> Passage | None:
         claims = _claims(token)
         room, identity = claims.get("video", {}).get("room"), claims.get("sub")
-        if not path.startswith("/rtc") or not room or not identity:
+        if path not in _JOINS or not room or not identity:
             return None
         passage = Passage(room, identity, self._worker, self._clock())
         self._passages.append(passage)
