@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -20,8 +21,8 @@ from .processes import Processes
 from .scenario import Options, Scenario, Stop
 from .seen import Seen
 from .server import RehearsalError, find_binary
-from .stage import Stage
-from .verdict import Verdict, judge
+from .stage import Stage, Tell, first_error
+from .verdict import judge
 from .workers import CONTESTANTS, Contestant, contestant
 
 CLEAN: Final = 0
@@ -108,16 +109,14 @@ def rehearse(
         _fail(str(error))
     plan = scenario.plan(options)
     console = Console(stderr=True, highlight=False)
-    runs: list[tuple[Seen, Verdict]] = []
     try:
-        for one in chosen:
-            seen = _run(options, plan, one, console, logs)
-            runs.append((seen, judge(seen)))
+        found = _rehearse(options, plan, chosen, console, logs)
     except RehearsalError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         console.print("interrupted; all processes are ended")
         raise typer.Exit(INTERRUPTED) from None
+    runs = [(seen, judge(seen)) for seen in found]
     verdicts = [verdict for _, verdict in runs]
     out = Console(highlight=False, width=None if os.isatty(1) else 120)
     out.print(report.table(verdicts))
@@ -131,18 +130,17 @@ def rehearse(
     raise typer.Exit(CLEAN if all(verdict.clean for verdict in verdicts) else TROUBLE)
 
 
-def _run(
-    options: Options, plan: Scenario, one: Contestant, console: Console, logs: Path | None
-) -> Seen:
-    """Run one contestant, and leave no process behind, whatever happens."""
-    started = Processes()
+def _rehearse(
+    options: Options,
+    plan: Scenario,
+    chosen: Sequence[Contestant],
+    console: Console,
+    logs: Path | None,
+) -> list[Seen]:
+    """Run the contestants, and leave no process behind, whatever happens."""
     with ExitStack() as stack:
-        stack.callback(_end, started)
         if logs is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
-        else:
-            folder = logs / one.name
-            folder.mkdir(parents=True, exist_ok=True)
+            logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
         progress = stack.enter_context(
             Progress(
                 TextColumn("{task.description}"),
@@ -154,19 +152,49 @@ def _run(
                 transient=True,
             )
         )
-        bar = progress.add_task(one.name, total=options.sessions)
-
-        def tell(at_s: float, line: str, over: int) -> None:
-            progress.update(bar, completed=over)
-            if line:
-                progress.console.print(f"{one.name:12}{at_s:6.1f} s  {line}", markup=False)
-
-        stage = Stage(options, plan, one, started=started, folder=folder, tell=tell)
-        return asyncio.run(_interruptible(stage))
+        stages = []
+        for one in chosen:
+            started = Processes()
+            stack.callback(_end, started)
+            folder = logs / one.name
+            folder.mkdir(parents=True, exist_ok=True)
+            tell = _teller(one, options, progress)
+            stages.append(Stage(options, plan, one, started=started, folder=folder, tell=tell))
+        return asyncio.run(_interruptible(stages))
     raise AssertionError("not reached: no callback of the stack swallows errors")
 
 
-async def _interruptible(stage: Stage) -> Seen:
+def _teller(one: Contestant, options: Options, progress: Progress) -> Tell:
+    bar = progress.add_task(one.name, total=options.sessions, start=False)
+
+    def tell(at_s: float, line: str, over: int) -> None:
+        progress.start_task(bar)
+        progress.update(bar, completed=over)
+        if line:
+            progress.console.print(f"{one.name:12}{at_s:6.1f} s  {line}", markup=False)
+
+    return tell
+
+
+async def _one_after_the_other(stages: Sequence[Stage]) -> list[Seen]:
+    """Run each stage when the users of the one before are gone.
+
+    Old workers that linger cost time but hardly any CPU, and the next one need not wait for them.
+    """
+    runs: list[asyncio.Task[Seen]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for stage in stages:
+                runs.append(group.create_task(stage.run()))
+                gone = asyncio.create_task(stage.users_gone.wait())
+                await asyncio.wait({runs[-1], gone}, return_when=asyncio.FIRST_COMPLETED)
+                gone.cancel()
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from errors
+    return [run.result() for run in runs]
+
+
+async def _interruptible(stages: Sequence[Stage]) -> list[Seen]:
     """Let other stop signals do what Ctrl+C does: end the run, and all processes with it."""
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
@@ -181,7 +209,7 @@ async def _interruptible(stage: Stage) -> Seen:
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     try:
-        return await stage.run()
+        return await _one_after_the_other(stages)
     except asyncio.CancelledError:
         if stopped:
             raise KeyboardInterrupt from None

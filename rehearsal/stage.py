@@ -58,6 +58,8 @@ class Stage:
         self._started = started
         self._folder = folder
         self._tell = tell
+        self.users_gone = asyncio.Event()
+        """Set when all sessions are over and all deploys done: only old workers are left."""
         self._zero = time.monotonic()
         self._began_s = 0.0
         self._target = scenario.first_build
@@ -76,6 +78,7 @@ class Stage:
         Raises:
             RehearsalError: the server or a worker does not start, or a user cannot join.
         """
+        self._zero = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._started.reap)
             stack.callback(self._started.end_all)
@@ -85,7 +88,7 @@ class Stage:
             try:
                 await self._perform()
             except BaseExceptionGroup as group:
-                raise _first(group) from group
+                raise first_error(group) from group
             return Seen(
                 contestant=self._contestant.name,
                 sessions=tuple(sorted(self._sessions, key=lambda session: session.number)),
@@ -99,20 +102,22 @@ class Stage:
         self._switch(self._scenario.first_build)
         await self._start_workers(self._scenario.first_build, self._options.workers)
         self._began_s = self._clock()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._deploy_all(group))
-            if self._scenario.crash is not None:
-                group.create_task(self._crash(self._scenario.crash))
-            for session in self._scenario.sessions:
-                group.create_task(self._session(session))
+        async with asyncio.TaskGroup() as leaving:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._deploy_all(leaving))
+                if self._scenario.crash is not None:
+                    group.create_task(self._crash(self._scenario.crash))
+                for session in self._scenario.sessions:
+                    group.create_task(self._session(session))
+            self.users_gone.set()
 
     # Deploys
 
-    async def _deploy_all(self, group: asyncio.TaskGroup) -> None:
+    async def _deploy_all(self, leaving: asyncio.TaskGroup) -> None:
         for deploy in self._scenario.deploys:
             await self._until(deploy.at_s)
             for worker in await self._deploy(deploy):
-                group.create_task(self._see_off(worker))
+                leaving.create_task(self._see_off(worker))
 
     async def _deploy(self, deploy: Deploy) -> list[Worker]:
         """Go on to the next build, and return the workers that were told to stop."""
@@ -281,7 +286,7 @@ def visit(identity: str, sighting: Sighting | None, passages: Sequence[Passage])
     )
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error of a group that is none itself, one of ours if there is one."""
     ours, others = group.split(RehearsalError)
     found: BaseException = ours or others or group
