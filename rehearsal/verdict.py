@@ -85,7 +85,7 @@ def judge(seen: Seen) -> Verdict:
     troubles: list[Trouble] = []
     delays: list[float] = []
     for session in seen.sessions:
-        lost = _lost(session)
+        lost = _lost(session, crashes)
         troubles += [lost] if lost else []
         troubles += _misrouted(session, stops)
         troubles += _doubled(session)
@@ -116,12 +116,21 @@ def _delay_s(session: SessionSeen) -> float:
     return max(_answered(session)[0][1].from_s - session.asked_s, 0.0)
 
 
-def _lost(session: SessionSeen) -> Trouble | None:
-    limit_s = session.asked_s + LOST_AFTER_S
-    if not _answered(session):
+def _lost(session: SessionSeen, crashes: dict[str, float]) -> Trouble | None:
+    answered = _answered(session)
+    # An agent that is killed before it could answer gives the next one as long again.
+    killed = [
+        crashes[visit.worker]
+        for visit in session.visits
+        if visit.worker in crashes and visit.answered_s is None
+    ]
+    limit_s = max([session.asked_s, *killed]) + LOST_AFTER_S
+    if not answered:
         came = any(visit.from_s <= limit_s for visit in session.visits)
-        why = "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
-    elif _delay_s(session) > LOST_AFTER_S:
+        why = (
+            "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
+        )
+    elif answered[0][1].from_s > limit_s:
         why = f"the agent came after {_delay_s(session):.1f} s"
     else:
         return None

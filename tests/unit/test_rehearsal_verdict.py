@@ -120,6 +120,14 @@ def test_a_session_whose_agent_only_greets_is_lost() -> None:
     ]
 
 
+def test_a_session_whose_agent_is_killed_before_it_answers_has_ten_seconds_more() -> None:
+    killed = an_agent(to_s=6.5, says=((5.5, None),))
+    for from_s, kinds in ((16.4, []), (16.6, ["lost"])):
+        second = an_agent("build-1.2", from_s=from_s, says=((17, "build-1"),))
+        session = replace(GOOD, left_s=18, visits=(killed, second))
+        assert troubles(session, workers=(CRASHED, NEW)) == kinds
+
+
 # Cut
 
 
