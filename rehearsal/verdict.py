@@ -127,9 +127,7 @@ def _lost(session: SessionSeen, crashes: dict[str, float]) -> Trouble | None:
     limit_s = max([session.asked_s, *killed]) + LOST_AFTER_S
     if not answered:
         came = any(visit.from_s <= limit_s for visit in session.visits)
-        why = (
-            "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
-        )
+        why = "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
     elif answered[0][1].from_s > limit_s:
         why = f"the agent came after {_delay_s(session):.1f} s"
     else:
