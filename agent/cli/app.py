@@ -66,6 +66,25 @@ def build(
     typer.echo(json.dumps(this.facts()) if as_json else this.id)
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+)
+def rehearse() -> None:
+    """Rehearse a rolling deploy on this machine: a verdict, and a picture."""
+    try:
+        # No part of the shipped agent, nor is what it needs.
+        from rehearsal.cli import main  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name == "rehearsal":
+            startup.fail("rehearse is not there; it works in a checkout of this project only")
+        startup.fail(f"rehearse needs the Python module {error.name}; run `uv sync`, and again")
+    main(sys.argv[2:])
+
+
 def _target(text: str) -> target.Target:
     try:
         value = json.loads(text) if text[:1] in ("{", "[", '"') else text

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import typer
+
 from agent import adoption, ending, session, waiting, watchlist
 from agent.build import ROOT
 from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
 from agent.settings import Settings
 from agent.status import DEFAULT_PORT
+from rehearsal import cli, scenario, stage, verdict
 
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
+REHEARSAL: Final = (ROOT / "docs" / "rehearsal.md").read_text("utf-8")
 
 
 def test_every_exit_code_is_in_the_table() -> None:
@@ -51,3 +55,34 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_option_and_way_to_stop_of_a_rehearsal_is_in_its_table() -> None:
+    commands = typer.main.get_command(cli.app)
+    options = {name for parameter in commands.params for name in parameter.opts} - {"--help"}
+    table = set(re.findall(r"^\| `(--[a-z-]+)", REHEARSAL, re.MULTILINE))
+    assert options == table
+    assert {f"| `{way}` |" for way in scenario.STOPS} <= set(
+        re.findall(r"^\| `[a-z]+` \|", REHEARSAL, re.MULTILINE)
+    )
+
+
+def test_the_numbers_of_a_rehearsal_are_those_of_the_code() -> None:
+    defaults = scenario.Options()
+    for text in (
+        f"| `--deploys N` | {defaults.deploys} |",
+        f"| `--workers N` | {defaults.workers} |",
+        f"| `--sessions N` | {defaults.sessions} |",
+        f"| `--length MIN MAX` | {defaults.length_s[0]:g} {defaults.length_s[1]:g} |",
+        f"| `--overlap S` | {defaults.overlap_s:g} |",
+        f"| `--untargeted SHARE` | {defaults.untargeted:g} |",
+        f"| `--seed N` | {defaults.seed} |",
+        f"still runs {stage.GRACE_S:g} s after its last user",
+        f"arrives every {scenario.EVERY_S:g} s",
+        f"{scenario.DEPLOY_S:g} s each",
+        f"came within {verdict.LOST_AFTER_S:g} s",
+        f"longer than {verdict.TOGETHER_S:g} s",
+    ):
+        assert text in REHEARSAL, text
+    codes = re.findall(r"^\| (\d+) \|", REHEARSAL, re.MULTILINE)
+    assert [int(code) for code in codes] == [cli.CLEAN, cli.TROUBLE, cli.USAGE, cli.INTERRUPTED]

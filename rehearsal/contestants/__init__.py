@@ -1,0 +1,1 @@
+"""The workers that can be rehearsed, beside this project's own."""

@@ -1,0 +1,167 @@
+"""Real rehearsals: ours passes, and each thing that can go wrong is caught for real."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agent.build import ROOT
+from rehearsal.processes import MARK
+from rehearsal.scenario import Options, plan
+from tests.conftest import require_livekit_server
+from tests.support.process import LoggedProcess, environment
+from tests.support.waiting import until
+
+LINGERING_S = 5.0
+"""What this suite allows on a busy machine; the benchmark is stricter."""
+
+DEADLINE_S = 150.0
+
+pytestmark = pytest.mark.timeout(200)
+
+
+async def start(*arguments: str) -> LoggedProcess:
+    require_livekit_server()
+    return await LoggedProcess.start(
+        sys.executable,
+        "agent.py",
+        "rehearse",
+        *arguments,
+        name="rehearsal",
+        cwd=ROOT,
+        env=environment(
+            **{k: v for k, v in psutil.Process().environ().items() if k == "LIVEKIT_SERVER_BIN"}
+        ),
+    )
+
+
+async def rehearse(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run a rehearsal; return its exit code, its verdict on the contestant, and its output."""
+    file = folder / "verdict.json"
+    others = processes()
+    process = await start("--json", str(file), *arguments)
+    try:
+        code = await process.exit(DEADLINE_S)
+    finally:
+        await process.stop()
+    assert file.exists(), process.output
+    assert processes(but=others) == []
+    (verdict,) = json.loads(file.read_text())["contestants"]
+    return code, verdict, process.output
+
+
+def processes(but: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
+    """Processes that rehearsals have started and that still run, but those."""
+    known = set(but)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and MARK in process.environ():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process not in known]
+
+
+async def test_ours_passes_two_deploys_with_twenty_sessions(tmp_path: Path) -> None:
+    picture = tmp_path / "rehearsal.svg"
+    code, verdict, output = await rehearse(
+        tmp_path, "--sessions", "20", "--deploys", "2", "--timeline", str(picture)
+    )
+    assert code == 0, output
+    assert (verdict["asked"], verdict["served"], verdict["troubles"]) == (20, 20, [])
+    assert set(verdict["lingering"]) == {f"build-{b}.{n}" for b in (1, 2) for n in (1, 2)}
+    assert max(verdict["lingering"].values()) < LINGERING_S
+    assert "build-3" in picture.read_text()
+    builds = {
+        a["build"] for s in verdict["seen"]["sessions"] for v in s["visits"] for a in v["heard"]
+    }
+    assert len(builds - {None}) > 1, "the deploys came when all sessions were over"
+    content = json.loads((tmp_path / "verdict.json").read_text())
+    scenario = plan(Options(sessions=20, deploys=2))
+    planned = [session["length_s"] for session in content["scenario"]["sessions"]]
+    assert planned == [session.length_s for session in scenario.sessions]
+
+
+async def test_a_worker_that_serves_a_wrong_build_is_caught(tmp_path: Path) -> None:
+    # Where the target is ahead of its workers, a stock worker of the old build takes all.
+    code, verdict, output = await rehearse(
+        tmp_path,
+        *("--worker", "stock", "--target-first", "--untargeted", "0"),
+        *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
+    )
+    assert code == 1, output
+    assert verdict["misrouted"] > 0, output
+    assert {t["why"] for t in verdict["troubles"]} == {"asked for build-2, answered by build-1"}
+
+
+DROPS = """
+from livekit.agents import JobRequest, cli
+
+from rehearsal.contestants.starter import entrypoint, new_server
+
+server = new_server()
+
+
+async def on_request(request: JobRequest) -> None:
+    if request.room.name == "session-3":
+        await request.reject()
+    else:
+        await request.accept()
+
+
+server.rtc_session(entrypoint, on_request=on_request)
+
+if __name__ == "__main__":
+    cli.run_app(server)
+"""
+
+
+async def test_a_worker_that_drops_a_session_is_caught(tmp_path: Path) -> None:
+    worker = tmp_path / "drops.py"
+    worker.write_text(DROPS)
+    code, verdict, output = await rehearse(
+        tmp_path,
+        *("--worker", str(worker), "--untargeted", "1"),
+        *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
+    )
+    assert code == 1, output
+    lost = [t["session"] for t in verdict["troubles"] if t["kind"] == "lost"]
+    assert lost == [3], output
+    assert "session 3 lost: no agent within 10 s" in output
+
+
+async def test_a_worker_that_never_exits_is_caught(tmp_path: Path) -> None:
+    code, verdict, output = await rehearse(
+        tmp_path,
+        *("--worker", "stock", "--stop", "eaten", "--untargeted", "1"),
+        *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
+    )
+    assert verdict["lingering"] == {"build-1.1": None}, output
+    assert "build-1.1: does not exit, and is killed" in output
+    assert "never" in output
+    # It went on to take sessions that asked for no build.
+    assert code == (1 if verdict["troubles"] else 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_rehearsal_that_is_stopped_leaves_nothing_behind(number: signal.Signals) -> None:
+    others = processes()
+    process = await start("--sessions", "20", "--deploys", "1")
+    try:
+        await process.said("build-1: 2 ready")
+        await until(lambda: len(processes(but=others)) > 5, "workers to run")
+        process.send(number)
+        assert await process.exit() == 130, process.output
+        assert "interrupted" in process.output
+        assert "Traceback" not in process.output
+        assert processes(but=others) == []
+    finally:
+        await process.stop()
