@@ -39,7 +39,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
 import aiohttp
-from livekit.api import LiveKitAPI, TwirpError, TwirpErrorCode
+from livekit.api import LiveKitAPI, TwirpError
 from livekit.protocol.agent import Job
 from livekit.protocol.models import ParticipantInfo, Room
 from livekit.protocol.room import (
@@ -50,6 +50,7 @@ from livekit.protocol.room import (
 from prometheus_client import Counter, Gauge
 
 from . import joining
+from .api_errors import API_ERRORS, is_not_found
 from .own_sessions import OwnSession, OwnSessions
 from .waiting import Candidate, Finding, Fits, Served, Waiting, judge, presence
 from .watchlist import Watchlist
@@ -98,8 +99,6 @@ WAITING: Final = Gauge(
 )
 
 Launch: TypeAlias = Callable[[Job], Awaitable[None]]
-
-_ERRORS: Final = (TwirpError, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class Adoption:
@@ -178,7 +177,7 @@ class Adoption:
         try:
             async with asyncio.timeout(REQUEST_S):
                 rooms = (await api.room.list_rooms(ListRoomsRequest())).rooms
-        except _ERRORS as error:
+        except API_ERRORS as error:
             self._sweep_at_s = time.monotonic() + self._failed(_ALL_ROOMS, error)
             return
         now_s = time.monotonic()
@@ -207,8 +206,8 @@ class Adoption:
             try:
                 async with asyncio.timeout(REQUEST_S):
                     finding = await self._look(api, room)
-            except _ERRORS as error:
-                if isinstance(error, TwirpError) and error.code == TwirpErrorCode.NOT_FOUND:
+            except API_ERRORS as error:
+                if is_not_found(error):
                     self._watchlist.unserved(room.name, time.monotonic())  # It has just closed.
                 else:
                     pause_s = self._failed(room.name, error)
@@ -221,7 +220,7 @@ class Adoption:
             elif isinstance(finding, Served):
                 self._served_s[room.name] = time.time()
                 self._attempts.pop(room.name, None)
-                self._watchlist.served(room.name)
+                self._watchlist.served(room.name, time.monotonic())
             elif isinstance(finding, Waiting) and finding.until_s is not None:
                 self._note_waiting(room, finding)
                 delay_s = finding.until_s - time.time()
@@ -276,10 +275,11 @@ class Adoption:
         self._starting.add(job.id)
         try:
             await self._launch(job)
-        except RuntimeError as error:
+        except Exception as error:
+            # LiveKit raises whatever its last attempt to reach a job process has raised.
             logger.error(
                 "a waiting room could not be adopted; see why job processes do not start",
-                extra={"room": room.name, "error": str(error)},
+                extra={"room": room.name, "error": str(error) or type(error).__name__},
             )
         finally:
             self._starting.discard(job.id)
@@ -339,5 +339,5 @@ async def _remove(api: LiveKitAPI, room: str, identity: str) -> None:
     try:
         await api.room.remove_participant(RoomParticipantIdentity(room=room, identity=identity))
     except TwirpError as error:
-        if error.code != TwirpErrorCode.NOT_FOUND:
+        if not is_not_found(error):
             raise

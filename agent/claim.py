@@ -9,12 +9,11 @@ import asyncio
 import logging
 from typing import Final
 
-import aiohttp
 from livekit import rtc
 from livekit.agents import AgentSession, JobContext
 from livekit.agents.voice.room_io import TextInputEvent, TextInputOptions
-from livekit.api import TwirpError
 
+from .api_errors import API_ERRORS, is_not_found
 from .waiting import AGENT_NAME, PUBLISHES_FOR
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,9 @@ async def withdraw(ctx: JobContext) -> None:
     try:
         async with asyncio.timeout(WITHDRAWAL_S):
             await _delete_dispatches(ctx)
-    except (TwirpError, aiohttp.ClientError, TimeoutError) as error:
+    except API_ERRORS as error:
+        if is_not_found(error):
+            return  # The room has closed: nobody can adopt it.
         logger.warning(
             "the dispatch of a session that ended on purpose could not be deleted, "
             "an agent may come back; look at the LiveKit server",
@@ -84,7 +85,7 @@ async def _delete_dispatches(ctx: JobContext) -> None:
                 if asks == (ctx.job.agent_name, ctx.job.deployment):
                     await service.delete_dispatch(dispatch.id, ctx.job.room.name)
             return
-        except (TwirpError, aiohttp.ClientError):
+        except API_ERRORS:
             if attempt == _WITHDRAWALS:
                 raise
             await asyncio.sleep(0.2 * attempt)

@@ -7,7 +7,8 @@ participants publish (agents are). A look at a room costs a call, so a room is l
 - not while more publish than there are users, because then an agent is there; that this is an
   agent of the right name is checked once, a minute or two later;
 - not while nobody is there;
-- once a minute where people are among themselves, because a dispatch changes no number.
+- once a minute where no agent was found, because a dispatch changes no number, and where the
+  numbers cannot tell that one is there, because two changes may cancel out.
 
 The numbers may be five seconds old (`roomUpdateInterval` of livekit-server).
 """
@@ -26,7 +27,7 @@ VERIFY_S: Final = 60.0
 """After how long it is checked that who publishes in a room is the right agent."""
 
 RECHECK_S: Final = 60.0
-"""After how long a room without an agent is looked at again, though no number changed."""
+"""After how long a room is looked at again, though no number changed."""
 
 SUSPECT_S: Final = 10.0
 """How long a room under suspicion is looked at again and again: longer than numbers are old."""
@@ -40,7 +41,19 @@ class _Entry:
     room: Room
     numbers: tuple[int, int]
     look_at_s: float
+    suspicion_s: float = math.inf
+    """When to look because of a suspicion that no look has followed yet."""
     suspect_until_s: float = 0.0
+
+    @property
+    def shows_an_agent(self) -> bool:
+        users, publishers = self.numbers
+        return publishers > users
+
+    def suspect(self, at_s: float) -> None:
+        self.suspicion_s = at_s
+        self.suspect_until_s = at_s + SUSPECT_S
+        self.look_at_s = min(self.look_at_s, at_s)
 
 
 @dataclass(slots=True)
@@ -58,7 +71,10 @@ class Watchlist:
             numbers = (room.num_participants, room.num_publishers)
             entry = before.get(room.name)
             if entry is None or entry.room.sid != room.sid:
+                suspicion_s = math.inf if entry is None else entry.suspicion_s
                 entry = _Entry(room, numbers, self._first_look_s(numbers, now_s))
+                if suspicion_s < math.inf:
+                    entry.suspect(suspicion_s)
             elif entry.numbers != numbers:
                 entry.numbers = numbers
                 entry.look_at_s = min(entry.look_at_s, self._first_look_s(numbers, now_s))
@@ -66,19 +82,17 @@ class Watchlist:
             self._entries[room.name] = entry
         for name, at_s in list(self._suspicions.items()):
             if (entry := self._entries.get(name)) is not None:
-                entry.look_at_s = min(entry.look_at_s, at_s)
-                entry.suspect_until_s = at_s + SUSPECT_S
+                entry.suspect(at_s)
                 del self._suspicions[name]
             elif now_s > at_s + SUSPECT_S:
                 del self._suspicions[name]
 
     def suspect(self, name: str, at_s: float) -> None:
         """Look at a room at `at_s`, whatever its numbers say: there is reason to think it waits."""
-        self._suspicions[name] = at_s
-        if (entry := self._entries.get(name)) is not None:
-            entry.look_at_s = min(entry.look_at_s, at_s)
-            entry.suspect_until_s = at_s + SUSPECT_S
-            del self._suspicions[name]
+        if (entry := self._entries.get(name)) is None:
+            self._suspicions[name] = at_s
+        else:
+            entry.suspect(at_s)
 
     def due(self, now_s: float, *, without: Collection[str] = ()) -> list[Room]:
         """The rooms to look at now, those that most likely wait first, else in random order.
@@ -92,13 +106,17 @@ class Watchlist:
             for name, entry in self._entries.items()
             if entry.look_at_s <= now_s and name not in without
         ]
+        for entry in due:
+            entry.suspicion_s = math.inf
         self.dice.shuffle(due)
         due.sort(key=lambda entry: entry.numbers[1] - entry.numbers[0])
         return [entry.room for entry in due]
 
-    def served(self, name: str) -> None:
-        """A look found an agent: no further look until the numbers change."""
-        self._look_again(name, math.inf)
+    def served(self, name: str, now_s: float) -> None:
+        """A look found an agent."""
+        entry = self._entries.get(name)
+        sure = entry is None or entry.shows_an_agent or entry.numbers[0] == 0
+        self._look_again(name, math.inf if sure else self._recheck_s(now_s))
 
     def unserved(self, name: str, now_s: float) -> None:
         """A look found no agent, and nothing to do about it now."""
@@ -106,11 +124,11 @@ class Watchlist:
         if entry is None:
             return
         if now_s < entry.suspect_until_s:
-            entry.look_at_s = now_s + RELOOK_S
+            self._look_again(name, now_s + RELOOK_S)
         elif entry.numbers[0] == 0:
-            entry.look_at_s = math.inf
+            self._look_again(name, math.inf)
         else:
-            entry.look_at_s = now_s + RECHECK_S * self.dice.uniform(1, 1.25)
+            self._look_again(name, self._recheck_s(now_s))
 
     def postpone(self, name: str, until_s: float) -> None:
         """Look at a room again at `until_s`."""
@@ -118,7 +136,10 @@ class Watchlist:
 
     def _look_again(self, name: str, at_s: float) -> None:
         if (entry := self._entries.get(name)) is not None:
-            entry.look_at_s = at_s
+            entry.look_at_s = min(at_s, entry.suspicion_s)
+
+    def _recheck_s(self, now_s: float) -> float:
+        return now_s + RECHECK_S * self.dice.uniform(1, 1.25)
 
     def _first_look_s(self, numbers: tuple[int, int], now_s: float) -> float:
         users, publishers = numbers

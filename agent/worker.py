@@ -16,7 +16,7 @@ from livekit.agents import NOT_GIVEN, AgentServer, JobRequest, NotGivenOr
 from livekit.protocol.agent import Job
 from livekit.protocol.models import ServerInfo
 
-from . import capacity, ending, forkserver, joining, session, signals, target
+from . import capacity, ending, forkserver, idle, joining, session, signals, target
 from .acceptance import Acceptance
 from .adoption import Adoption, client
 from .build import Build
@@ -103,6 +103,7 @@ class Worker(AgentServer):
         await self._stop_adopting()
         if not self._started:
             return  # There can be no session yet, and LiveKit's own `drain` would fail.
+        idle.stop_refilling(self)
         left_s = self._drain.sessions_left_s()
         # LiveKit takes 0 for no limit at all.
         draining = asyncio.ensure_future(super().drain(timeout=max(left_s, 0.001)))  # type: ignore[arg-type]

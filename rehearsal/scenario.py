@@ -16,7 +16,7 @@ STOPS: Final[dict[Stop, str]] = {
 }
 """The ways in which a deploy stops an old worker."""
 
-EVERY_S: Final = 0.66
+EVERY_S: Final = 0.55
 """From one session to the next, unless the deploys need more time than that gives.
 
 Two cores that also start workers manage two sessions in a second, but not with ease.

@@ -123,7 +123,11 @@ async def test_users_of_a_killed_worker_get_another_agent(
         await create_room(own_livekit, f"orphan-{number}", ["build-A", "build-B"])
         users.append(await join(own_livekit, f"orphan-{number}"))
         await users[-1].agent()
+    # The other worker has had its look at each room, and found an agent there.
+    await own_livekit.counts(users=5, publishers=5)
+    began = time.time()
     other = await worker(own_livekit, **build("build-B"))
+    await until(lambda: own_livekit.calls(since=began)["ListParticipants"] >= 5, "five looks")
 
     dying.send(signal.SIGKILL)
     killed = time.monotonic()

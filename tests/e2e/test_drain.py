@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -283,3 +284,34 @@ async def test_a_stuck_session_is_cut_within_the_budget(
     (cut,) = running.find("sessions cut")
     assert (cut["rooms"], cut["cause"]) == (["stuck"], "drain timeout")
     assert running.lasted_since(began) < 16
+
+
+def job_processes(worker: LoggedProcess) -> list[psutil.Process]:
+    """Its job processes: the children of its fork server, which is its own child."""
+    main, *others = worker.family()
+    return [process for process in alive(others) if process.ppid() != main.pid]
+
+
+async def test_a_draining_worker_warms_up_no_more_processes(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    [started] = await running.logged("session started")
+    idle = await until(
+        lambda: [job for job in job_processes(running) if job.pid != started["pid"]],
+        "idle job processes",
+    )
+    running.send()
+    await running.logged("draining worker")
+    idle[0].kill()
+    await until(lambda: not alive(idle[:1]), "an idle job process to be gone")
+    known = {job.pid for job in job_processes(running)}
+    # LiveKit's pool would replace it within 0.1 s.
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert {job.pid for job in job_processes(running)} <= known
+        await asyncio.sleep(0.1)
+    await user.leave()
+    assert await running.exit() == 0
