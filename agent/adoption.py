@@ -213,6 +213,10 @@ class Adoption:
                     pause_s = self._failed(room.name, error)
                     self._watchlist.postpone(room.name, time.monotonic() + pause_s)
                 return
+            except Exception:
+                logger.exception("a bug: a room could not be judged", extra={"room": room.name})
+                self._watchlist.postpone(room.name, time.monotonic() + MAX_PAUSE_S)
+                return
             self._succeeded(room.name)
             self._waiting.pop(room.name, None)
             if isinstance(finding, Fits):
@@ -254,6 +258,9 @@ class Adoption:
     async def _adopt(self, room: Room, finding: Fits) -> None:
         if not self._may_adopt():
             self._watchlist.postpone(room.name, time.monotonic() + FULL_S)
+            return
+        if (not_before_s := self._not_before_s.get(room.name, 0.0)) > time.monotonic():
+            self._watchlist.postpone(room.name, not_before_s)
             return
         attempts = self._attempts[room.name] = self._attempts.get(room.name, 0) + 1
         # The first attempts may follow at once: a crash is rarely the room's fault.

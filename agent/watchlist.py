@@ -41,8 +41,8 @@ class _Entry:
     room: Room
     numbers: tuple[int, int]
     look_at_s: float
-    suspicion_s: float = math.inf
-    """When to look because of a suspicion that no look has followed yet."""
+    woken_s: float = math.inf
+    """When to look because of what has come up since the last look began; infinite for never."""
     suspect_until_s: float = 0.0
 
     @property
@@ -50,10 +50,18 @@ class _Entry:
         users, publishers = self.numbers
         return publishers > users
 
-    def suspect(self, at_s: float) -> None:
-        self.suspicion_s = at_s
-        self.suspect_until_s = at_s + SUSPECT_S
+    def wake(self, at_s: float) -> None:
+        self.woken_s = min(self.woken_s, at_s)
         self.look_at_s = min(self.look_at_s, at_s)
+
+    def expect(self, at_s: float, now_s: float) -> None:
+        if at_s <= now_s:
+            self.wake(at_s)
+        self.look_at_s = min(self.look_at_s, at_s)
+
+    def suspect(self, at_s: float) -> None:
+        self.suspect_until_s = at_s + SUSPECT_S
+        self.wake(at_s)
 
 
 @dataclass(slots=True)
@@ -71,13 +79,14 @@ class Watchlist:
             numbers = (room.num_participants, room.num_publishers)
             entry = before.get(room.name)
             if entry is None or entry.room.sid != room.sid:
-                suspicion_s = math.inf if entry is None else entry.suspicion_s
-                entry = _Entry(room, numbers, self._first_look_s(numbers, now_s))
-                if suspicion_s < math.inf:
-                    entry.suspect(suspicion_s)
+                old, entry = entry, _Entry(room, numbers, self._first_look_s(numbers, now_s))
+                if old is not None:
+                    entry.suspect_until_s = old.suspect_until_s
+                    entry.wake(old.woken_s)
+                    entry.expect(entry.look_at_s, now_s)
             elif entry.numbers != numbers:
                 entry.numbers = numbers
-                entry.look_at_s = min(entry.look_at_s, self._first_look_s(numbers, now_s))
+                entry.expect(self._first_look_s(numbers, now_s), now_s)
             entry.room = room
             self._entries[room.name] = entry
         for name, at_s in list(self._suspicions.items()):
@@ -97,6 +106,9 @@ class Watchlist:
     def due(self, now_s: float, *, without: Collection[str] = ()) -> list[Room]:
         """The rooms to look at now, those that most likely wait first, else in random order.
 
+        A look begins with this, and ends with what it has found: `served`, `unserved` or
+        `postpone`.
+
         Args:
             now_s: the time.
             without: names of rooms to leave out.
@@ -107,7 +119,8 @@ class Watchlist:
             if entry.look_at_s <= now_s and name not in without
         ]
         for entry in due:
-            entry.suspicion_s = math.inf
+            if entry.woken_s <= now_s:
+                entry.woken_s = math.inf
         self.dice.shuffle(due)
         due.sort(key=lambda entry: entry.numbers[1] - entry.numbers[0])
         return [entry.room for entry in due]
@@ -136,7 +149,8 @@ class Watchlist:
 
     def _look_again(self, name: str, at_s: float) -> None:
         if (entry := self._entries.get(name)) is not None:
-            entry.look_at_s = min(at_s, entry.suspicion_s)
+            # What has come up during the look outlives its result.
+            entry.look_at_s = min(at_s, entry.woken_s)
 
     def _recheck_s(self, now_s: float) -> float:
         return now_s + RECHECK_S * self.dice.uniform(1, 1.25)

@@ -1,0 +1,497 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, Literal, get_args
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from livekit.agents.telemetry.trace_types import ATTR_AGENT_NAME
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
+from livekit.protocol.agent import Job, JobState, JobStatus
+from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
+from livekit.protocol.models import ParticipantInfo
+
+from agent.waiting import (
+    AGENT_NAME,
+    JOIN_S,
+    OFFER_S,
+    PUBLISHES_FOR,
+    USER_KINDS,
+    Candidate,
+    Empty,
+    Finding,
+    Fits,
+    NotAsked,
+    Served,
+    Waiting,
+    is_agent,
+    judge,
+    presence,
+)
+
+Policy = Literal["accept", "reject"]
+
+NOW: Final = 1_700_000_000.0
+LONG_AGO: Final = NOW - 1_000
+NAME: Final = "support"
+
+KINDS: Final = ParticipantInfo.Kind
+OTHER_KINDS: Final = (KINDS.INGRESS, KINDS.EGRESS, KINDS.BRIDGE)
+
+OURS: Final = json.dumps({"agent_build": "ours"})
+THEIRS: Final = json.dumps({"agent_build": ["theirs", "1.4.2"]})
+BROKEN: Final = json.dumps({"agent_build": 5})
+FALLBACK_S: Final = 30.0
+THEIRS_FIRST: Final = json.dumps(
+    {"agent_build": {"id": "theirs", "fallback": "any", "wait": FALLBACK_S}}
+)
+
+
+def participant(
+    kind: ParticipantInfo.Kind = KINDS.STANDARD,
+    *,
+    name: str | None = None,
+    speaks_for: str | None = None,
+    joined_s: float = LONG_AGO,
+) -> ParticipantInfo:
+    attributes = {AGENT_NAME: name, PUBLISHES_FOR: speaks_for}
+    return ParticipantInfo(
+        kind=kind,
+        joined_at=int(joined_s),
+        joined_at_ms=int(joined_s * 1e3),
+        attributes={key: value for key, value in attributes.items() if value is not None},
+    )
+
+
+def job(job_id: str = "J", *, started_s: float, status: JobStatus = JobStatus.JS_RUNNING) -> Job:
+    return Job(id=job_id, state=JobState(status=status, started_at=int(started_s * 1e9)))
+
+
+def dispatch(
+    metadata: str = "",
+    created_s: float = LONG_AGO,
+    jobs: Iterable[Job] = (),
+    dispatch_id: str = "AD",
+    *,
+    agent_name: str = NAME,
+    deployment: str = "",
+) -> AgentDispatch:
+    state = AgentDispatchState(jobs=jobs, created_at=int(created_s * 1e9))
+    return AgentDispatch(
+        id=dispatch_id,
+        agent_name=agent_name,
+        deployment=deployment,
+        metadata=metadata,
+        state=state,
+    )
+
+
+def candidate(
+    *, agent_name: str = NAME, deployment: str = "", untargeted: Policy = "accept"
+) -> Candidate:
+    return Candidate(
+        agent_name=agent_name,
+        deployment=deployment,
+        answers_to=lambda name: name == "ours",
+        untargeted=untargeted,
+    )
+
+
+def found(
+    *dispatches: AgentDispatch,
+    who: Candidate | None = None,
+    untargeted: Policy = "accept",
+    participants: Iterable[ParticipantInfo] | None = None,
+    room_metadata: str = "",
+    dead_jobs: Iterable[str] = (),
+    served_s: float = 0.0,
+    now_s: float = NOW,
+) -> Finding:
+    return judge(
+        candidate(untargeted=untargeted) if who is None else who,
+        participants=[participant()] if participants is None else participants,
+        dispatches=dispatches,
+        room_metadata=room_metadata,
+        dead_jobs=frozenset(dead_jobs),
+        served_s=served_s,
+        now_s=now_s,
+    )
+
+
+# Who is an agent
+
+
+@pytest.mark.parametrize(
+    ("name", "speaks_for", "ours"),
+    [
+        pytest.param(NAME, None, True, id="of this name"),
+        pytest.param(None, None, True, id="that tells no name"),
+        pytest.param("sales", None, False, id="of another name"),
+        pytest.param("", None, False, id="without a name, and says so"),
+        pytest.param(NAME.upper(), None, False, id="of this name in another case"),
+        pytest.param(None, "agent-1", False, id="an avatar"),
+        pytest.param(NAME, "agent-1", False, id="an avatar of this name"),
+        pytest.param(NAME, "", False, id="an avatar of nobody"),
+    ],
+)
+def test_an_agent_is_ours_by_its_name_or_if_it_tells_none(
+    name: str | None, speaks_for: str | None, ours: bool
+) -> None:
+    agent = participant(KINDS.AGENT, name=name, speaks_for=speaks_for)
+    assert is_agent(agent, NAME) is ours
+
+
+@pytest.mark.parametrize(("name", "ours"), [("", True), ("sales", False), (None, True)])
+def test_a_worker_without_a_name_serves_with_agents_without_one(
+    name: str | None, ours: bool
+) -> None:
+    assert is_agent(participant(KINDS.AGENT, name=name), "") is ours
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS.values()) - {KINDS.AGENT}))
+def test_only_livekits_kind_makes_an_agent_not_what_somebody_says(
+    kind: ParticipantInfo.Kind,
+) -> None:
+    assert not is_agent(participant(kind, name=NAME), NAME)
+
+
+def test_agents_and_avatars_are_known_by_livekits_own_attributes() -> None:
+    assert AGENT_NAME == ATTR_AGENT_NAME
+    assert PUBLISHES_FOR == ATTRIBUTE_PUBLISH_ON_BEHALF
+
+
+# Who is there
+
+
+def test_every_kind_of_participant_is_a_user_or_an_agent_or_known_to_be_neither() -> None:
+    assert {*USER_KINDS, KINDS.AGENT, *OTHER_KINDS} == set(KINDS.values())
+
+
+@pytest.mark.parametrize("kind", sorted(USER_KINDS))
+def test_a_user_without_an_agent_leaves_it_to_the_dispatches(
+    kind: ParticipantInfo.Kind,
+) -> None:
+    others = [participant(other) for other in OTHER_KINDS]
+    assert presence([*others, participant(kind)], NAME) is None
+
+
+@pytest.mark.parametrize("users", [0, 1, 2])
+def test_an_agent_serves_whoever_is_there(users: int) -> None:
+    agent = participant(KINDS.AGENT, name=NAME)
+    assert presence([participant()] * users + [agent], NAME) == Served()
+    assert presence([agent] + [participant()] * users, NAME) == Served()
+
+
+def test_an_agent_that_tells_no_name_serves_too() -> None:
+    assert presence([participant(), participant(KINDS.AGENT)], NAME) == Served()
+
+
+@pytest.mark.parametrize(("name", "speaks_for"), [("sales", None), (NAME, "agent-1")])
+def test_an_agent_that_is_not_ours_serves_nobody_and_is_no_user(
+    name: str, speaks_for: str | None
+) -> None:
+    other = participant(KINDS.AGENT, name=name, speaks_for=speaks_for)
+    assert presence([participant(), other], NAME) is None
+    assert presence([other], NAME) == Empty()
+
+
+def test_a_room_without_a_user_is_empty() -> None:
+    assert presence([], NAME) == Empty()
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_recorders_and_streams_are_no_users(kind: ParticipantInfo.Kind) -> None:
+    assert presence([participant(kind)], NAME) == Empty()
+
+
+def test_participants_may_come_from_an_iterator() -> None:
+    assert presence(iter([participant()]), NAME) is None
+
+
+# What it asked for: which dispatches count
+
+
+@pytest.mark.parametrize("untargeted", ["accept", "reject"])
+def test_a_room_without_a_dispatch_never_asked(untargeted: Policy) -> None:
+    assert found(untargeted=untargeted, room_metadata=OURS) == NotAsked()
+
+
+@pytest.mark.parametrize(
+    ("agent_name", "deployment"),
+    [("", ""), ("sales", ""), (NAME, "eu"), (NAME, "us"), (NAME + "2", "staging"), ("", "staging")],
+)
+def test_only_the_agents_own_name_and_deployment_count(agent_name: str, deployment: str) -> None:
+    other = dispatch(OURS, agent_name=agent_name, deployment=deployment)
+    who = candidate(deployment="staging")
+    assert who.asked_in([other]) == []
+    assert found(other, who=who) == NotAsked()
+    ours = dispatch(OURS, deployment="staging")
+    assert found(other, ours, who=who) == Fits(ours, "target")
+
+
+def test_every_dispatch_for_this_agent_asks() -> None:
+    one, other, two = (
+        dispatch(dispatch_id="1"),
+        dispatch(agent_name="sales"),
+        dispatch(dispatch_id="2"),
+    )
+    assert candidate().asked_in(iter([one, other, two])) == [one, two]
+
+
+def test_a_worker_without_a_name_is_asked_without_one() -> None:
+    asks = dispatch(agent_name="")
+    assert found(asks, who=candidate(agent_name="")) == Fits(asks, "untargeted")
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_of_several_dispatches_the_last_one_is_meant(newest_first: bool) -> None:
+    old = dispatch(THEIRS, NOW - 100, dispatch_id="old")
+    new = dispatch(OURS, NOW - 50, dispatch_id="new")
+    both = [new, old] if newest_first else [old, new]
+    assert found(*both) == Fits(new, "target")
+
+
+def test_a_dispatch_for_another_agent_is_never_the_last_one() -> None:
+    ours = dispatch(OURS, NOW - 100)
+    assert found(ours, dispatch(THEIRS, NOW - 50, agent_name="sales")) == Fits(ours, "target")
+
+
+# An agent may still come the regular way
+
+
+def test_the_regular_way_gets_all_the_time_that_livekit_gives_it() -> None:
+    chain_of_offers_s = 3.0
+    assert chain_of_offers_s <= OFFER_S
+    assert JOIN_S > OFFER_S
+
+
+@pytest.mark.parametrize("metadata", ["", OURS, THEIRS, THEIRS_FIRST, BROKEN])
+def test_a_fresh_dispatch_is_left_to_the_dispatcher(metadata: str) -> None:
+    asks = dispatch(metadata, NOW)
+    assert found(asks, now_s=NOW + OFFER_S - 0.001) == Waiting((), NOW + OFFER_S)
+
+
+def test_a_dispatch_that_nobody_took_counts_as_dropped_once_the_offers_are_over() -> None:
+    asks = dispatch(OURS, NOW)
+    assert found(asks, now_s=NOW + OFFER_S) == Fits(asks, "target")
+
+
+def test_an_agent_that_took_a_job_gets_time_to_join() -> None:
+    asks = dispatch(OURS, jobs=[job(started_s=NOW)])
+    assert found(asks, now_s=NOW + JOIN_S - 0.001) == Waiting((), NOW + JOIN_S)
+    assert found(asks, now_s=NOW + JOIN_S) == Fits(asks, "target")
+
+
+@pytest.mark.parametrize("created_s", [NOW, LONG_AGO])
+def test_once_a_job_was_taken_the_age_of_its_dispatch_does_not_matter(created_s: float) -> None:
+    asks = dispatch(OURS, created_s, [job(started_s=NOW - 1)])
+    assert found(asks) == Waiting((), NOW - 1 + JOIN_S)
+
+
+@pytest.mark.parametrize("status", sorted(set(JobStatus.values()) - {JobStatus.JS_RUNNING}))
+def test_nobody_comes_from_a_job_that_does_not_run(status: JobStatus) -> None:
+    asks = dispatch(OURS, NOW, [job(started_s=NOW, status=status)])
+    assert found(asks) == Fits(asks, "target")
+
+
+def test_a_job_that_is_known_to_be_dead_is_not_waited_for() -> None:
+    asks = dispatch(OURS, NOW, [job("dead", started_s=NOW)])
+    assert found(asks, dead_jobs=["other", "dead"]) == Fits(asks, "target")
+    assert found(asks, dead_jobs=["other"]) == Waiting((), NOW + JOIN_S)
+
+
+def test_a_dead_job_does_not_hide_one_that_lives() -> None:
+    dead, alive = job("dead", started_s=NOW), job("alive", started_s=NOW - 1)
+    for jobs in ([dead, alive], [alive, dead]):
+        asks = dispatch(OURS, jobs=jobs)
+        assert found(asks, dead_jobs=["dead"]) == Waiting((), NOW - 1 + JOIN_S)
+
+
+def test_whoever_comes_last_is_waited_for() -> None:
+    first, last = job("1", started_s=NOW - 3), job("2", started_s=NOW - 1)
+    until_s = NOW - 1 + JOIN_S
+    for jobs in ([first, last], [last, first]):
+        assert found(dispatch(OURS, jobs=jobs)) == Waiting((), until_s)
+    for dispatches in (
+        [dispatch(jobs=[first]), dispatch(jobs=[last])],
+        [dispatch(jobs=[last]), dispatch(jobs=[first])],
+        [dispatch(jobs=[last]), dispatch(created_s=NOW - 1)],
+        [dispatch(created_s=NOW - 1), dispatch(jobs=[last])],
+    ):
+        assert found(*dispatches) == Waiting((), until_s)
+
+
+def test_an_older_dispatch_may_still_bring_an_agent() -> None:
+    old = dispatch(OURS, NOW - 100, [job(started_s=NOW)])
+    assert found(old, dispatch(OURS, NOW - 50)) == Waiting((), NOW + JOIN_S)
+
+
+def test_an_agent_of_another_name_on_its_way_is_not_waited_for() -> None:
+    asks = dispatch(OURS)
+    other = dispatch(OURS, NOW, agent_name="sales")
+    taken = dispatch(OURS, jobs=[job(started_s=NOW)], deployment="eu")
+    assert found(asks, other, taken) == Fits(asks, "target")
+
+
+# Whose build may serve it
+
+
+@pytest.mark.parametrize("untargeted", ["accept", "reject"])
+def test_the_target_of_a_room_may_serve_it(untargeted: Policy) -> None:
+    asks = dispatch(OURS)
+    assert found(asks, untargeted=untargeted) == Fits(asks, "target")
+
+
+@pytest.mark.parametrize("metadata", ["", "not JSON", BROKEN])
+def test_a_room_that_names_no_build_is_left_to_the_policy(metadata: str) -> None:
+    asks = dispatch(metadata)
+    assert found(asks, untargeted="accept") == Fits(asks, "untargeted")
+    assert found(asks, untargeted="reject") == NotAsked()
+
+
+def test_room_metadata_names_the_target_where_the_dispatch_does_not() -> None:
+    asks = dispatch()
+    assert found(asks, room_metadata=OURS) == Fits(asks, "target")
+    assert found(asks, room_metadata=THEIRS) == Waiting(("theirs", "1.4.2"), None)
+
+
+def test_dispatch_metadata_wins_over_room_metadata() -> None:
+    ours, theirs = dispatch(OURS), dispatch(THEIRS)
+    assert found(ours, room_metadata=THEIRS) == Fits(ours, "target")
+    assert found(theirs, room_metadata=OURS) == Waiting(("theirs", "1.4.2"), None)
+
+
+@pytest.mark.parametrize("untargeted", ["accept", "reject"])
+def test_another_builds_room_waits_for_it_forever(untargeted: Policy) -> None:
+    waits = found(dispatch(THEIRS, 0.0), untargeted=untargeted)
+    assert waits == Waiting(("theirs", "1.4.2"), None)
+
+
+def test_the_fallback_comes_due_after_its_wait_and_not_before() -> None:
+    asks = dispatch(THEIRS_FIRST, NOW - FALLBACK_S)
+    assert found(asks, now_s=NOW - 0.001) == Waiting(("theirs",), NOW)
+    assert found(asks, now_s=NOW) == Fits(asks, "fallback")
+
+
+@pytest.mark.parametrize("latest", ["dispatch", "user", "agent"])
+def test_the_wait_begins_when_a_user_first_had_no_agent(latest: str) -> None:
+    begins_s = NOW - 10.5
+    asks = dispatch(THEIRS_FIRST, begins_s if latest == "dispatch" else NOW - 500)
+    users = [participant(joined_s=begins_s if latest == "user" else NOW - 400)]
+    served_s = begins_s if latest == "agent" else NOW - 300
+    waits = found(asks, participants=users, served_s=served_s)
+    assert waits == Waiting(("theirs",), begins_s + FALLBACK_S)
+
+
+@pytest.mark.parametrize("kind", sorted(USER_KINDS))
+def test_the_wait_is_that_of_the_user_who_came_first(
+    kind: ParticipantInfo.Kind,
+) -> None:
+    first, later = participant(kind, joined_s=NOW - 20), participant(joined_s=NOW - 2)
+    for users in ([first, later], [later, first]):
+        waits = found(dispatch(THEIRS_FIRST), participants=users)
+        assert waits == Waiting(("theirs",), NOW - 20 + FALLBACK_S)
+
+
+@pytest.mark.parametrize("kind", [*OTHER_KINDS, KINDS.AGENT])
+def test_nobody_but_users_waits(kind: ParticipantInfo.Kind) -> None:
+    others = [participant(kind, joined_s=at_s, name="sales") for at_s in (LONG_AGO, NOW)]
+    waits = found(dispatch(THEIRS_FIRST), participants=[*others, participant(joined_s=NOW - 20)])
+    assert waits == Waiting(("theirs",), NOW - 20 + FALLBACK_S)
+
+
+def test_a_server_that_knows_no_milliseconds_tells_seconds() -> None:
+    user = ParticipantInfo(joined_at=int(NOW - 20))
+    waits = found(dispatch(THEIRS_FIRST), participants=[user])
+    assert waits == Waiting(("theirs",), NOW - 20 + FALLBACK_S)
+
+
+def test_a_worker_that_takes_only_its_own_jobs_takes_no_fallback() -> None:
+    waits = found(dispatch(THEIRS_FIRST, 0.0), untargeted="reject")
+    assert waits == Waiting(("theirs",), None)
+
+
+def test_a_last_dispatch_without_a_fallback_takes_an_earlier_one_back() -> None:
+    old, new = dispatch(THEIRS_FIRST, LONG_AGO), dispatch(THEIRS, NOW - 50)
+    assert found(old, new) == Waiting(("theirs", "1.4.2"), None)
+
+
+# Whatever a server says, there is one finding, and it says when to look again
+
+METADATA: Final = st.sampled_from(["", OURS, THEIRS, THEIRS_FIRST, BROKEN, "{"])
+TIMES: Final = st.sampled_from([0.0, NOW, NOW - 1, NOW - OFFER_S, NOW - JOIN_S]) | st.floats(
+    NOW - 100, NOW + 100
+)
+JOBS: Final = st.builds(
+    job,
+    st.sampled_from(["1", "2", "3"]),
+    started_s=TIMES,
+    status=st.sampled_from([*JobStatus.values(), JobStatus.JS_RUNNING]),
+)
+DISPATCHES: Final = st.builds(
+    dispatch,
+    METADATA,
+    TIMES,
+    st.lists(JOBS, max_size=2),
+    agent_name=st.sampled_from([NAME, NAME, NAME, "sales"]),
+)
+PARTICIPANTS: Final = st.builds(
+    participant, st.sampled_from(sorted(KINDS.values())), joined_s=TIMES
+)
+ROOMS: Final = st.fixed_dictionaries(
+    {
+        "untargeted": st.sampled_from(["accept", "reject"]),
+        "participants": st.lists(PARTICIPANTS, max_size=2).map(
+            lambda others: [*others, participant()]
+        ),
+        "room_metadata": METADATA,
+        "dead_jobs": st.sets(st.sampled_from(["1", "2"])),
+        "served_s": TIMES,
+    }
+)
+
+
+@settings(deadline=None)
+@given(dispatches=st.lists(DISPATCHES, max_size=3), room=ROOMS, now_s=TIMES)
+@example(dispatches=[AgentDispatch(agent_name=NAME)], room={}, now_s=0.0)
+@example(
+    dispatches=[dispatch(THEIRS_FIRST, 0.0)],
+    room={"participants": [ParticipantInfo()]},
+    now_s=float("inf"),
+)
+def test_every_room_gets_one_finding_that_moves_on(
+    dispatches: list[AgentDispatch], room: dict[str, Any], now_s: float
+) -> None:
+    finding = found(*dispatches, **room, now_s=now_s)
+    assert isinstance(finding, get_args(Finding))
+    assert not isinstance(finding, Served | Empty)
+    if isinstance(finding, Fits):
+        assert finding.dispatch in candidate().asked_in(dispatches)
+    if isinstance(finding, Waiting):
+        assert finding.until_s is None or finding.until_s > now_s
+        assert finding.names or finding.until_s is not None
+
+
+@settings(deadline=None)
+@given(dispatches=st.lists(DISPATCHES, max_size=3), room=ROOMS, now_s=TIMES)
+def test_whoever_looks_again_when_told_to_learns_the_end_in_two_looks(
+    dispatches: list[AgentDispatch], room: dict[str, Any], now_s: float
+) -> None:
+    finding = found(*dispatches, **room, now_s=now_s)
+    looks = 0
+    while isinstance(finding, Waiting) and finding.until_s is not None:
+        looks += 1
+        assert looks <= 2
+        finding = found(*dispatches, **room, now_s=finding.until_s)
+    if looks:
+        assert found(*dispatches, **room, now_s=NOW + 10_000) == finding
+
+
+@settings(deadline=None)
+@given(room=ROOMS, created_s=TIMES, jobs=st.lists(JOBS, max_size=2), now_s=TIMES)
+def test_no_build_but_the_target_ever_serves_a_room_without_a_fallback(
+    room: dict[str, Any], created_s: float, jobs: list[Job], now_s: float
+) -> None:
+    assert isinstance(found(dispatch(THEIRS, created_s, jobs), **room, now_s=now_s), Waiting)
