@@ -160,7 +160,7 @@ class Adoption:
                 while True:
                     now_s = time.monotonic()
                     for room in self._own.follow(self._sessions(), now_s):
-                        self._watchlist.suspect(room, max(now_s, self._not_before_s.get(room, 0)))
+                        self._watchlist.suspect(room, now_s)
                     if self._may_adopt():
                         if time.monotonic() >= self._sweep_at_s:
                             await self._sweep(api)
@@ -338,8 +338,7 @@ async def client(credentials: tuple[str, str, str]) -> AsyncIterator[LiveKitAPI]
     """
     url, api_key, api_secret = credentials
     async with aiohttp.ClientSession(trust_env=True) as http:
-        # Its failover between regions is for Cloud, and would repeat every failing call.
-        yield LiveKitAPI(url, api_key, api_secret, session=http, failover=False)
+        yield LiveKitAPI(url, api_key, api_secret, session=http)
 
 
 async def _remove(api: LiveKitAPI, room: str, identity: str) -> None:
