@@ -75,8 +75,9 @@ async def run(ctx: JobContext) -> None:
 async def end(ctx: JobContext) -> None:
     """Do what has to be done before the agent leaves the room (LiveKit's `on_session_end`)."""
     settings: Settings = ctx.proc.userdata["settings"]
-    ending: Ending = ctx.proc.userdata["ending"]
-    if ending.on_purpose and _is_adoptable(ctx, settings):
+    # There is none where the job is ended before its entrypoint has begun.
+    ending: Ending | None = ctx.proc.userdata.get("ending")
+    if ending is not None and ending.on_purpose and _is_adoptable(ctx, settings):
         await claim.withdraw(ctx)
 
 
