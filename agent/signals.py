@@ -3,11 +3,14 @@
 LiveKit's command line acts on the first SIGTERM or SIGINT, and exits at once on a second one.
 Supervisors do send two, and libraries do install handlers of their own. So the handlers here
 stand in front of LiveKit's: they pass on the first signal, and look after their place.
+
+LiveKit itself would take that place in two ways, which `_keep_livekit_away` ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -17,6 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+
+from livekit.agents.cli import cli
+from livekit.agents.ipc import supervised_proc
 
 from .exit_codes import ExitCode
 
@@ -54,44 +60,39 @@ class StopSignals:
         self._on_force = on_force
         self._livekit: dict[int, Handler] = {}
         self._foreign: dict[int, list[Handler]] = {number: [] for number in STOP_SIGNALS}
-        self._suspects: dict[int, Handler] = {}
         self._stopped_at: float | None = None
         self._interrupted_at = -math.inf
-        self._forced = False
-        self._draining = False
+        self._escalated = False
+        self._leaving = False
+        self._next_sigint_exits: ExitCode | None = None
 
     def install(self) -> None:
         """Stand in front of LiveKit's handlers, which must be in place."""
+        _keep_livekit_away()
         for number in STOP_SIGNALS:
             self._livekit[number] = signal.getsignal(number)
             signal.signal(number, self._handle)
 
     def drain_begins(self) -> None:
-        """Take over for good: LiveKit's handlers would exit at once from here on."""
-        self._draining = True
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._handle)
+        """From here on a SIGTERM changes nothing, and a SIGINT forces."""
+        self._leaving = True
+
+    def close_begins(self, exit_code: ExitCode) -> None:
+        """From here on a SIGTERM changes nothing, and a SIGINT exits at once with `exit_code`."""
+        self._leaving = True
+        self._next_sigint_exits = exit_code
 
     async def watch(self) -> None:
         """Look after the handlers until cancelled, which LiveKit's command line does at the end."""
-        try:
-            while True:
-                await asyncio.sleep(CHECK_INTERVAL_S)
-                self.check()
-        finally:
-            # Its last handler would turn a late repeated SIGTERM into an exit code of its own.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            self.check()
 
     def check(self) -> None:
         """Find handlers that other code installed, name them, and go back in front of them."""
         for number in STOP_SIGNALS:
             found = signal.getsignal(number)
-            if found == self._handle or _is_livekits(found):
-                self._suspects.pop(number, None)
-            elif found == signal.SIG_IGN and self._suspects.get(number) is not found:
-                # LiveKit ignores SIGINT for moments, while it starts a job process.
-                self._suspects[number] = found
-            else:
+            if found != self._handle:
                 self._report(number, found)
                 signal.signal(number, self._handle)
 
@@ -114,14 +115,12 @@ class StopSignals:
             self._pass_on(self._livekit[number], number, frame)
         elif number == signal.SIGINT and time.monotonic() - self._interrupted_at < SAME_KEY_S:
             pass
-        elif self._draining:
+        elif self._leaving:
             if number == signal.SIGINT:
-                if self._forced:
-                    os._exit(ExitCode.SESSIONS_CUT)
-                self._forced = True
-                self._on_force()
-        elif time.monotonic() - self._stopped_at >= LIVEKIT_ESCALATION_S:
+                self._hurry()
+        elif time.monotonic() - self._stopped_at >= LIVEKIT_ESCALATION_S and not self._escalated:
             # LiveKit's own second signal: its handler raises, out of what blocks the event loop.
+            self._escalated = True
             self._pass_on(self._livekit[number], number, frame)
             return
         if number == signal.SIGINT:
@@ -129,6 +128,12 @@ class StopSignals:
         for foreign in self._foreign[number]:
             if not _is_in_the_loop(number, foreign):
                 self._call_foreign(foreign, number, frame)
+
+    def _hurry(self) -> None:
+        if self._next_sigint_exits is not None:
+            os._exit(self._next_sigint_exits)
+        self._next_sigint_exits = ExitCode.SESSIONS_CUT
+        self._on_force()
 
     def _pass_on(self, handler: Handler, number: int, frame: FrameType | None) -> None:
         if callable(handler):
@@ -177,8 +182,17 @@ def warn_of_a_shell() -> None:
         )
 
 
-def _is_livekits(handler: Handler) -> bool:
-    return str(getattr(handler, "__module__", "")).startswith("livekit.agents.")
+def _keep_livekit_away() -> None:
+    """Keep LiveKit from handling the stop signals of this process again.
+
+    Its command line would replace the handlers just before it calls `AgentServer.drain`, by ones
+    that exit at once: a SIGTERM in that moment would cut every session. And while it starts job
+    processes, which it does from an executor and for as long as a burst lasts, it ignores SIGINT,
+    for the sake of children that `job_signals` protects already. Uses `cli.HANDLED_SIGNALS` and
+    the private `supervised_proc._mask_ctrl_c`; tests fail when they move.
+    """
+    cli.HANDLED_SIGNALS = ()  # type: ignore[assignment]
+    supervised_proc._mask_ctrl_c = contextlib.nullcontext  # type: ignore[assignment]
 
 
 def _loop_callback(number: int) -> Handler:

@@ -128,6 +128,8 @@ class Worker(AgentServer):
 
     async def aclose(self) -> None:
         """Shut down, and end the process with this worker's exit code if it is not 0."""
+        cuts = self.session_count() > 0
+        self._signals.close_begins(ExitCode.SESSIONS_CUT if cuts else self._exit_code)
         await self._stop_adopting()
         if self._entered:
             await self._close_in_time()

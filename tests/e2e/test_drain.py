@@ -137,6 +137,25 @@ async def test_a_second_ctrl_c_forces_and_callbacks_still_run(
     assert len(running.find("session ended", room="call")) == 1
 
 
+async def test_in_dev_a_second_ctrl_c_exits_at_once(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "agent", faults.CALLBACK_NEVER_RETURNS)
+    command = ("agent.py", "dev")
+    running = await worker(own_livekit, folder=folder, command=command, registered=False)
+    await running.said("registered worker")
+    user = await join(own_livekit, "call")
+    await user.agent()
+    await running.said("session started")
+
+    running.send(signal.SIGINT)
+    await running.said("shutting down worker")
+    await asyncio.sleep(2 * SAME_KEY_S)  # a person presses no faster
+    running.send(signal.SIGTERM)
+    running.send(signal.SIGINT)
+    assert await running.exit() == 4, running.tail()
+
+
 @pytest.mark.parametrize(
     "fault", [faults.SWALLOW_WITH_SIGNAL, faults.SWALLOW_WITH_LOOP], ids=["signal", "loop"]
 )
@@ -180,6 +199,41 @@ async def test_a_blocked_event_loop_does_not_keep_the_worker_from_draining(
     await running.logged("draining worker")
     assert await running.exit() == 0
     assert "no longer blocking" not in running.output
+
+
+async def test_a_sigterm_between_livekits_own_steps_cuts_no_call(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.at_registration(tmp_path / "agent", faults.SIGNALS_BETWEEN_THE_STEPS)
+    running = await worker(own_livekit, folder=folder)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    family = running.family()
+
+    running.send()
+    await running.said("signalled between two steps")
+    await running.logged("draining worker")
+    await user.ask("still there?", expect="still there?")
+    await user.leave()
+    await leaves_clean(running, family)
+    assert running.output.count("signalled between two steps") > 2
+
+
+async def test_ctrl_c_is_heard_while_job_processes_start(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.at_registration(tmp_path / "agent", faults.STARTS_PROCESSES_UNTIL_STOPPED)
+    running = await worker(own_livekit, folder=folder)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    await running.said("starting a process")
+
+    running.send(signal.SIGINT)
+    await running.logged("draining worker")
+    await user.ask("still there?", expect="still there?")
+    family = running.family()
+    await user.leave()
+    await leaves_clean(running, family)
 
 
 async def test_three_calls_that_end_one_after_the_other_all_end_by_themselves(

@@ -55,6 +55,34 @@ def fault(worker):
     print("no longer blocking", flush=True)
 """
 
+SIGNALS_BETWEEN_THE_STEPS = """
+def fault(worker):
+    loop = asyncio.get_running_loop()
+    before = loop.run_until_complete
+
+    def run_until_complete(future):
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("signalled between two steps", flush=True)
+        return before(future)
+
+    loop.run_until_complete = run_until_complete
+"""
+"""A SIGTERM comes just before each step of LiveKit's command line after its wait for the first."""
+
+STARTS_PROCESSES_UNTIL_STOPPED = """
+def fault(worker):
+    before = multiprocessing.process.BaseProcess.start
+
+    def start(process):
+        print("starting a process", flush=True)
+        while worker.state() != "draining":
+            time.sleep(0.01)
+        before(process)
+
+    multiprocessing.process.BaseProcess.start = start
+"""
+"""The worker is always starting a job process, as in a burst of jobs."""
+
 
 def at_registration(folder: Path, fault: str) -> Path:
     """A copy of the agent in which `fault` happens in the main process, once registered."""

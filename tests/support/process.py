@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -113,13 +114,13 @@ class LoggedProcess:
             return []
 
     async def stop(self) -> None:
-        """End the process and all its descendants at once, whatever state they are in."""
-        family = self.family()
-        for process in family:
-            try:
+        """End the process and all that it started at once, whatever state they are in."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        # What it has left behind is in its group still, and would keep its output open.
+        with contextlib.suppress(ProcessLookupError):
+            self.send_to_group(signal.SIGKILL)
         if self.running:
             await self._process.wait()
         await asyncio.wait([self._reading], timeout=DEADLINE_S)

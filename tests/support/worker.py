@@ -77,5 +77,9 @@ async def start_worker(
         env=environment(**(OFFLINE | PINNED | dict(credentials) | env)),
     )
     if registered:
-        await worker.logged("registered worker")
+        try:
+            await worker.logged("registered worker")
+        except BaseException:
+            await worker.stop()
+            raise
     return worker

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from livekit.agents import AgentServer
 from livekit.agents.cli import cli
+from livekit.agents.ipc import supervised_proc
 
 from agent import connection, signals
 
@@ -59,6 +60,17 @@ def test_without_a_proc_folder_no_shell_is_found(tmp_path: Path) -> None:
 
 def test_livekits_patience_with_a_blocked_loop_is_what_we_think() -> None:
     assert cli._EXIT_ESCALATION_TIMEOUT == signals.LIVEKIT_ESCALATION_S
+
+
+def test_livekits_command_line_still_handles_signals_as_its_constant_says() -> None:
+    source = inspect.getsource(cli._run_worker)
+    assert source.count("signal.signal(") == 3
+    assert source.count("for sig in HANDLED_SIGNALS:\n") == 3
+
+
+def test_livekit_still_masks_ctrl_c_by_the_function_that_we_replace() -> None:
+    start = inspect.getsource(supervised_proc.SupervisedProc._start)
+    assert "with _mask_ctrl_c():" in start
 
 
 async def test_asyncio_still_keeps_its_signal_handlers_where_we_look() -> None:
