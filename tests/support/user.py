@@ -40,6 +40,8 @@ class User:
         """Identities of the agents that ever were in the room, as this user saw it."""
         self.speakers: set[str] = set()
         """Identities of those who ever said something."""
+        self.spoke_together: list[frozenset[str]] = []
+        """Those who said something while another one was there who had said something before."""
         self._readers: set[asyncio.Task[None]] = set()
         self.room.register_text_stream_handler(TOPIC_ANSWER, self._on_answer)
         self.room.on("participant_connected", self._on_participant)
@@ -140,6 +142,9 @@ class User:
             self.agents_seen.append(participant.identity)
 
     def _on_answer(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        there = self.speakers & {agent.identity for agent in self.agents}
+        if there - {identity}:
+            self.spoke_together.append(frozenset(there | {identity}))
         self.speakers.add(identity)
 
         async def read() -> None:
