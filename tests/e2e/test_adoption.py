@@ -197,7 +197,7 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
 
     await until(no_more_than_one, "the later agents to have left", deadline_s=90)
     await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
-    assert await no_more_than_one()
+    await until(no_more_than_one, "one agent for each room", deadline_s=90)
     assert [user.spoke_together for user in users] == [[]] * len(users)
     adoptions = sum(len(worker.find("adopting a waiting room")) for worker in workers)
     logger.info("adoptions: %s", adoptions)
