@@ -14,7 +14,8 @@ build on another: none of 20 rooms served after six dispatches each, all 20 by j
 Why two agents can never both speak: a room is one list of participants on one node, behind one
 lock. Of any two agents that join it, the second one is told of the first in the answer to its
 join. It leaves then, before it has said a word; see `claim`. How many workers adopt a room at
-once does not matter.
+once does not matter. An agent that was cut off and finds another one when it comes back leaves too,
+within a second or so.
 
 How a session that ended on purpose is told from one that crashed: a session that ends on purpose
 withdraws what asked for it. Before it leaves the room it deletes the room's dispatches for this

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from livekit import rtc
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 WITHDRAWAL_S: Final = 5.0
 """What withdrawing gets: the user is still in the room, and hears nothing."""
 
+LATER_LEAVES_S: Final = 1.0
+"""How long an agent that finds another one stays, with some to spare: it leaves at once."""
+
 _WITHDRAWALS: Final = 3
 
 
@@ -30,6 +34,9 @@ class Claim:
     Of two agents that join a room, LiveKit tells the second of the first in the answer to its
     join, and the first of the second by an event. So who finds another one that no event has
     announced is the later one, and leaves; clocks do not matter.
+
+    An agent that was cut off joins again when it comes back, and has lost the room if another one
+    took it meanwhile.
     """
 
     def __init__(self, ctx: JobContext) -> None:
@@ -40,10 +47,25 @@ class Claim:
 
     def fails(self) -> bool:
         """Whether another agent of this name was there first; to be asked once connected."""
-        return any(
-            self._is_same_agent(other) and other.sid not in self._came_later
-            for other in self._room.remote_participants.values()
-        )
+        return any(other.sid not in self._came_later for other in self._others())
+
+    def on_lost(self, lost: Callable[[], None]) -> None:
+        """Call `lost` if another agent of this name has taken the room while this one was away.
+
+        An agent that joins while this one is there leaves. So one that stays came in between.
+        """
+        loop = asyncio.get_running_loop()
+
+        def check() -> None:
+            if any(self._others()):
+                lost()
+
+        @self._room.on("reconnected")
+        def on_reconnected() -> None:
+            loop.call_later(LATER_LEAVES_S, check)
+
+    def _others(self) -> Iterator[rtc.RemoteParticipant]:
+        return filter(self._is_same_agent, self._room.remote_participants.values())
 
     def _on_connected(self, other: rtc.RemoteParticipant) -> None:
         self._came_later.add(other.sid)

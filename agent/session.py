@@ -113,9 +113,11 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
     room_claim = claim.Claim(ctx)
     # Starting the session connects to the room: nothing that a user writes comes too early.
     await session.start(assistant, room=ctx.room, room_options=options)
-    if _is_adoptable(ctx, settings) and room_claim.fails():
-        ending.now("another agent was here first")
-        return
+    if _is_adoptable(ctx, settings):
+        if room_claim.fails():
+            ending.now("another agent was here first")
+            return
+        room_claim.on_lost(lambda: ending.now("another agent has taken over"))
     text.open()
     if not made.audio and not ctx.is_fake_job():
         await _be_counted(ctx.room)

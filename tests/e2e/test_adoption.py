@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from livekit import rtc
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
@@ -152,6 +153,24 @@ async def test_the_user_of_a_killed_job_process_gets_another_agent(
     assert time.monotonic() - killed < 5
     await user.insist("Which build?", second.attributes["build.id"])
     assert [agent.identity for agent in await agents_in(own_livekit, "crash")] == [second.identity]
+
+
+async def test_an_agent_that_was_cut_off_leaves_the_room_to_who_took_over(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "copy", faults.CUT_OFF_WHEN_ANOTHER_AGENT_COMES)
+    running = await worker(own_livekit, folder=folder, **build("build-A"))
+    await create_room(own_livekit, "cut-off")
+    user = await join(own_livekit, "cut-off")
+    await user.agent()
+    await running.logged("session started")
+
+    other = rtc.Room()
+    await other.connect(own_livekit.url, own_livekit.agent_token("cut-off", "other-agent"))
+    await running.logged("session ended", reason="another agent has taken over")
+    assert [agent.identity for agent in await agents_in(own_livekit, "cut-off")] == ["other-agent"]
+    await other.disconnect()
+    await user.agent()
 
 
 async def test_the_user_of_a_session_that_the_drain_cut_gets_another_agent(

@@ -186,6 +186,23 @@ def _follow_users(ctx, session):
 """
 """The agent hangs up, in one of two ways that depend on the room."""
 
+CUT_OFF_WHEN_ANOTHER_AGENT_COMES = """
+from livekit.rtc._proto.room_pb2 import SIMULATE_FULL_RECONNECT
+
+_before = _follow_users
+
+
+def _follow_users(ctx, session):
+    _before(ctx, session)
+
+    @ctx.room.on("participant_connected")
+    def on_joined(other):
+        if other.kind not in USER_KINDS:
+            ctx.room.off("participant_connected", on_joined)
+            asyncio.ensure_future(ctx.room.simulate_scenario(SIMULATE_FULL_RECONNECT))
+"""
+"""The agent has to join again, and finds another one there."""
+
 NATIVE_PANIC = """
 import os, signal
 

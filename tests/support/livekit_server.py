@@ -142,5 +142,15 @@ class LiveKitServer:
             token = token.with_room_config(config)
         return token.to_jwt()
 
+    def agent_token(self, room: str, identity: str) -> str:
+        """A token as this server gives it to agents."""
+        return (
+            api.AccessToken(API_KEY, API_SECRET)
+            .with_identity(identity)
+            .with_kind("agent")
+            .with_grants(api.VideoGrants(room_join=True, room=room, agent=True))
+            .to_jwt()
+        )
+
     async def stop(self) -> None:
         await self.process.stop()

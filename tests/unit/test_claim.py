@@ -76,6 +76,54 @@ def test_who_is_alone_has_the_room() -> None:
     assert not fails_against()
 
 
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "LATER_LEAVES_S", 0.0)
+
+
+def another_kind() -> Other:
+    return Other(kind=OTHER_KINDS[0])
+
+
+@pytest.mark.usefixtures("no_wait")
+@pytest.mark.parametrize(
+    ("other", "lost"),
+    [
+        pytest.param(Other(), 1, id="same-agent"),
+        pytest.param(Other(attributes={AGENT_NAME: "another"}), 0, id="another-agent"),
+        pytest.param(another_kind(), 0, id="user"),
+    ],
+)
+async def test_who_was_away_has_lost_the_room_to_an_agent_that_is_there(
+    other: Other, lost: int
+) -> None:
+    room = StubRoom()
+    called: list[None] = []
+    claim_to(room).on_lost(lambda: called.append(None))
+    room.tells_of(other)
+    await asyncio.sleep(0)
+    assert called == []  # never away
+
+    room.emit("reconnected")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(called) == lost
+
+
+@pytest.mark.usefixtures("no_wait")
+async def test_who_was_away_keeps_the_room_if_the_other_leaves_at_once() -> None:
+    room = StubRoom()
+    called: list[None] = []
+    claim_to(room).on_lost(lambda: called.append(None))
+    room.tells_of(Other())
+
+    room.emit("reconnected")
+    room.remote_participants.clear()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert called == []
+
+
 def test_whoever_finds_another_agent_is_the_later_one() -> None:
     assert fails_against(Other())
 
