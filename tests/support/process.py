@@ -115,6 +115,8 @@ class LoggedProcess:
 
     async def stop(self) -> None:
         """End the process and all that it started at once, whatever state they are in."""
+        if not self.running and psutil.pid_exists(self.pid):
+            return  # The id is another process's by now, so nothing of this one's group is left.
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
