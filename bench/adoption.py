@@ -21,10 +21,11 @@ from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
 from agent import adoption
 from agent.watchlist import Watchlist
-from tests.support.livekit_server import LiveKitServer
+from testbed import Testbed
+from testbed.fake_livekit import FakeLiveKit
+from testbed.livekit_server import LiveKitServer
 
 from .processes import OURS, WorkerProcess
-from .stand_in import StandIn
 from .worker import UNTARGETED, Role
 
 LISTS: Final = 20
@@ -41,12 +42,10 @@ ADOPTS_NOT: Final = dataclasses.replace(
 async def measure_lists(count: int) -> list[api.Room]:
     """List many rooms on a real server, print what it costs, and return them."""
     with tempfile.TemporaryDirectory() as folder:
-        server = await LiveKitServer.start(Path(folder), logging={"level": "warn"})
-        try:
+        async with Testbed(Path(folder)) as bed:
+            server = await bed.livekit(logging={"level": "warn"})
             await _create_rooms(server, count)
             return await _list_rooms(server)
-        finally:
-            await server.stop()
 
 
 async def _create_rooms(server: LiveKitServer, count: int) -> None:
@@ -93,16 +92,13 @@ async def measure_answers(rooms: list[api.Room]) -> None:
     for room in rooms:
         # A user and an agent that both publish: rooms of which none is looked at.
         room.num_participants, room.num_publishers = 1, 2
-    async with StandIn.running() as one, StandIn.running() as other:
+    async with FakeLiveKit() as one, FakeLiveKit() as other:
         one.rooms = rooms
-        with (
-            WorkerProcess.running(ADOPTS, one.url) as adopts,
-            WorkerProcess.running(ADOPTS_NOT, other.url) as adopts_not,
+        async with (
+            WorkerProcess.running(ADOPTS, one) as adopts,
+            WorkerProcess.running(ADOPTS_NOT, other) as adopts_not,
         ):
-            roles = [
-                Role(await process.registered(stand_in), UNTARGETED, available=True)
-                for process, stand_in in ((adopts, one), (adopts_not, other))
-            ]
+            roles = [Role(each, UNTARGETED, available=True) for each in (adopts, adopts_not)]
             quiet: list[list[float]] = [[], []]
             swept: list[list[float]] = [[], []]
             for _ in range(SWEEPS):

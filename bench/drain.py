@@ -18,13 +18,11 @@ from typing import Final
 
 import psutil
 
-from tests.support.livekit_server import HOW_TO_GET_IT, LiveKitServer, binary
-from tests.support.process import LoggedProcess
-from tests.support.user import User
-from tests.support.worker import start_worker
+from testbed import NotInstalledError, Process, Testbed, User
+from testbed.fake_livekit import FakeLiveKit
+from testbed.livekit_server import LiveKitServer
 
-from .processes import OURS, STOCK, Side, WorkerProcess
-from .stand_in import StandIn
+from .processes import OURS, ROOT, STOCK, Side, WorkerProcess
 
 POLL_S: Final = 0.002
 GONE_DEADLINE_S: Final = 30.0
@@ -32,27 +30,22 @@ GONE_DEADLINE_S: Final = 30.0
 
 async def idle_exit_s(side: Side) -> float:
     """From SIGTERM to the end of an idle worker's main process."""
-    async with StandIn.running() as stand_in:
-        with WorkerProcess.running(side, stand_in.url) as worker:
-            await worker.registered(stand_in)
-            return await _gone_after_s(worker.process(), worker.stop)
+    async with FakeLiveKit() as server, WorkerProcess.running(side, server) as worker:
+        return await _gone_after_s(worker.process(), worker.stop)
 
 
 async def last_user_s() -> tuple[float, float]:
     """From the leave of the last user to the end of its job, and of its draining worker."""
     with tempfile.TemporaryDirectory() as folder:
-        server = await LiveKitServer.start(Path(folder))
-        worker = await start_worker(server.credentials)
-        try:
+        async with Testbed(Path(folder)) as bed:
+            server = await bed.livekit()
+            worker = await bed.worker(server, command=("agent.py", "start"), folder=ROOT)
             job_s = await _leave_s(server, worker, drain=False)
             worker_s = await _leave_s(server, worker, drain=True)
-        finally:
-            await worker.stop()
-            await server.stop()
     return job_s, worker_s
 
 
-async def _leave_s(server: LiveKitServer, worker: LoggedProcess, *, drain: bool) -> float:
+async def _leave_s(server: LiveKitServer, worker: Process, *, drain: bool) -> float:
     room = f"room-{drain}"
     user = await User(server, room).join()
     await user.agent()
@@ -97,10 +90,11 @@ async def _run(runs: int) -> None:
         f"{'idle: stop signal to exit':38}{ours:8.3f}{stock:8.3f}{ours / stock:8.2f}"
         f"  {_verdict(ours, 1.0)}"
     )
-    if binary() is None:
-        print(f"the rest needs a server: {HOW_TO_GET_IT}")
+    try:
+        pairs = [await last_user_s() for _ in range(runs)]
+    except NotInstalledError as error:
+        print(f"the rest needs a server: {error}")
         return
-    pairs = [await last_user_s() for _ in range(runs)]
     job_s = statistics.median(pair[0] for pair in pairs)
     worker_s = statistics.median(pair[1] for pair in pairs)
     print(f"{'last user gone: to job gone':38}{job_s:8.3f}{'':16}  {_verdict(job_s, 1.0)}")

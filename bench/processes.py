@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import psutil
 
-from tests.support.process import environment
-from tests.support.waiting import until
-
-from .stand_in import RegisteredWorker, StandIn
+from testbed import Process, Processes, StartError, until
+from testbed.fake_livekit import Answer, FakeLiveKit, a_job
+from testbed.worker import READY_S, start_worker
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-REGISTRATION_DEADLINE_S: Final = 60.0
-
-CREDENTIALS: Final = {
-    "LIVEKIT_API_KEY": "benchmark",
-    "LIVEKIT_API_SECRET": "only-for-the-benchmark-" + 32 * "x",
-    "OPENAI_API_KEY": "unused",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +36,7 @@ class Side:
 OURS: Final = Side(
     "ours",
     ROOT / "agent.py",
-    {"AGENT_MODELS": "openai", "AGENT_HEALTH_PORT": "0", "AGENT_STATUS_PORT": "0"}
-    | {"AGENT_MAX_SESSIONS": "1000"},
+    {"AGENT_MODELS": "openai", "AGENT_MAX_SESSIONS": "1000"},
 )
 STOCK: Final = Side("stock", ROOT / "bench" / "stock.py", {})
 
@@ -67,56 +52,45 @@ class Memory:
 class WorkerProcess:
     """A worker's main process, and through it all others of that worker."""
 
-    def __init__(
-        self, side: Side, process: subprocess.Popen[bytes], log: IO[bytes], started_at: float
-    ) -> None:
+    def __init__(self, side: Side, process: Process, server: FakeLiveKit) -> None:
         self.side = side
-        self.started_at = started_at
         self._process = process
-        self._log = log
+        self._server = server
 
     @classmethod
-    @contextmanager
-    def running(cls, side: Side, url: str) -> Iterator[WorkerProcess]:
-        """Start a worker, and end it with all its descendants, whatever happens."""
-        # Logs go to a file, not a pipe: reading them here would compete with measuring.
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
-            # What is killed cannot remove its own temporary files.
-            env = environment(LIVEKIT_URL=url, TMPDIR=folder, **CREDENTIALS, **side.env)
-            started_at = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, str(side.script), "start"],
-                cwd=ROOT,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    @asynccontextmanager
+    async def running(cls, side: Side, server: FakeLiveKit) -> AsyncIterator[WorkerProcess]:
+        """Start a worker and wait until it has registered; it ends with the context."""
+        with tempfile.TemporaryDirectory() as folder:
+            processes = Processes(Path(folder))
             try:
-                yield cls(side, process, log, started_at)
+                process = await start_worker(
+                    processes,
+                    server.credentials,
+                    command=(str(side.script), "start"),
+                    folder=ROOT,
+                    name=side.name,
+                    registered=False,  # Its server knows when.
+                    env={"OPENAI_API_KEY": "unused", **side.env},
+                )
+                await until(
+                    lambda: server.registered_at or not process.running, "a registration", READY_S
+                )
+                if not process.running:
+                    raise StartError(f"{process} did not register:\n{process.tail()}")
+                yield cls(side, process, server)
             finally:
-                # The group outlives its leader, so it is also right for one that has crashed.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                await processes.close()
 
-    async def registered(self, stand_in: StandIn) -> RegisteredWorker:
-        """Wait until this worker has registered, or fail with its log."""
-        registration = asyncio.create_task(stand_in.worker())
-        try:
-            await until(
-                lambda: registration.done() or self._process.poll() is not None,
-                f"the {self.side.name} worker to register",
-                REGISTRATION_DEADLINE_S,
-            )
-            if registration.done():
-                return registration.result()
-        except TimeoutError:
-            pass
-        finally:
-            registration.cancel()
-        raise RuntimeError(f"the {self.side.name} worker did not register:\n{self._output()}")
+    @property
+    def start_s(self) -> float:
+        """From its start to its registration."""
+        return self._server.registered_at[0] - self._process.started_at
+
+    async def offer(self, count: int, metadata: str) -> list[Answer]:
+        """Offer it jobs all together."""
+        jobs = [a_job(dispatch_metadata=metadata) for _ in range(count)]
+        return await self._server.offer_all(jobs)
 
     def process(self) -> psutil.Process:
         """The main process."""
@@ -124,7 +98,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Send the stop signal."""
-        self._process.terminate()
+        self._process.send()
 
     def main_memory(self) -> Memory:
         """The memory of the main process."""
@@ -135,17 +109,13 @@ class WorkerProcess:
         children = psutil.Process(self._process.pid).children()
         found = [_memory(job.pid) for child in children for job in child.children()]
         if not found:
-            raise RuntimeError(f"the {self.side.name} worker has no idle job:\n{self._output()}")
+            raise StartError(f"{self._process} has no idle job:\n{self._process.tail()}")
         return found
 
     def total_pss(self) -> float:
         """What the worker costs the machine: the memory of all its processes together."""
         main = psutil.Process(self._process.pid)
         return sum(_memory(p.pid).pss for p in [main, *main.children(recursive=True)])
-
-    def _output(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
 
 
 def _memory(pid: int) -> Memory:

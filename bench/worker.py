@@ -26,9 +26,9 @@ from typing import Final
 from agent import target
 from agent.acceptance import decide
 from agent.build import Build
+from testbed.fake_livekit import FakeLiveKit
 
 from .processes import OURS, ROOT, STOCK, Side, WorkerProcess
-from .stand_in import RegisteredWorker, StandIn
 
 WARM_UP_OFFERS: Final = 20
 OFFERS_IN_TURN: Final = 500
@@ -90,55 +90,51 @@ class Role:
         available: whether the worker takes such a job.
     """
 
-    worker: RegisteredWorker
+    worker: WorkerProcess
     metadata: str
     available: bool
 
     async def offer(self, count: int) -> list[float]:
         """Offer jobs together, and return after how many milliseconds each was answered."""
         answers = await self.worker.offer(count, self.metadata)
-        if any(answer.available != self.available for answer in answers):
+        if any(answer.response.available != self.available for answer in answers):
             raise RuntimeError(f"expected available={self.available}: nothing to compare")
         return [answer.seconds * 1000 for answer in answers]
 
 
 async def measure_start(side: Side) -> Values:
     """Start one worker with the machine to itself, and look at its memory."""
-    async with StandIn.running() as stand_in:
-        with WorkerProcess.running(side, stand_in.url) as process:
-            worker = await process.registered(stand_in)
-            started = {START: worker.registered_at - process.started_at}
-            await asyncio.sleep(SETTLE_S)
-            values = started | _memory(process)
+    async with FakeLiveKit() as server, WorkerProcess.running(side, server) as worker:
+        await asyncio.sleep(SETTLE_S)
+        values = {START: worker.start_s} | _memory(worker)
     await asyncio.sleep(SETTLE_S)
     return values
 
 
 async def measure_answers() -> tuple[Values, Values]:
     """Offer jobs to both workers in the same moments, so that noise hits both alike."""
-    async with StandIn.running() as at_ours, StandIn.running() as at_stock:
-        with (
-            WorkerProcess.running(OURS, at_ours.url) as ours_process,
-            WorkerProcess.running(STOCK, at_stock.url) as stock_process,
-        ):
-            ours = await ours_process.registered(at_ours)
-            stock = await stock_process.registered(at_stock)
-            await asyncio.sleep(SETTLE_S)
-            # In turn and equally often: the worker that was asked last has the warmer caches.
-            roles = [
-                Role(ours, UNTARGETED, available=True),
-                Role(stock, UNTARGETED, available=True),
-                Role(ours, OTHER_BUILD, available=False),
-                Role(stock, OTHER_BUILD, available=True),
-            ]
-            for _ in range(WARM_UP_OFFERS):
-                for role in roles:
-                    await role.offer(1)
-            in_turn: list[list[float]] = [[] for _ in roles]
-            for _ in range(OFFERS_IN_TURN):
-                for role, answers in zip(roles, in_turn, strict=True):
-                    answers.extend(await role.offer(1))
-            at_once = [await role.offer(OFFERS_AT_ONCE) for role in roles]
+    async with (
+        FakeLiveKit() as at_ours,
+        FakeLiveKit() as at_stock,
+        WorkerProcess.running(OURS, at_ours) as ours,
+        WorkerProcess.running(STOCK, at_stock) as stock,
+    ):
+        await asyncio.sleep(SETTLE_S)
+        # In turn and equally often: the worker that was asked last has the warmer caches.
+        roles = [
+            Role(ours, UNTARGETED, available=True),
+            Role(stock, UNTARGETED, available=True),
+            Role(ours, OTHER_BUILD, available=False),
+            Role(stock, OTHER_BUILD, available=True),
+        ]
+        for _ in range(WARM_UP_OFFERS):
+            for role in roles:
+                await role.offer(1)
+        in_turn: list[list[float]] = [[] for _ in roles]
+        for _ in range(OFFERS_IN_TURN):
+            for role, answers in zip(roles, in_turn, strict=True):
+                answers.extend(await role.offer(1))
+        at_once = [await role.offer(OFFERS_AT_ONCE) for role in roles]
     await asyncio.sleep(SETTLE_S)
     accept, stock_accept, reject, stock_other = (
         (statistics.median(turn), _p99(turn), _p99(once), max(once))

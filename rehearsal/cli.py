@@ -16,13 +16,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import processes, report, scenario, timeline
-from .processes import Processes
+from testbed import Processes, StartError
+from testbed.livekit_server import find_binary
+from testbed.processes import talk_to_this_machine_only
+
+from . import report, scenario, timeline
 from .scenario import Options, Scenario, Stop
 from .seen import Seen
-from .server import RehearsalError, find_binary
 from .stage import Stage, Tell, first_error
-from .verdict import judge
+from .verdict import Limits, judge
 from .workers import CONTESTANTS, Contestant, contestant
 
 CLEAN: Final = 0
@@ -70,6 +72,9 @@ def rehearse(
     kill_one: Annotated[
         bool, typer.Option("--kill-one", help="Kill a worker that serves, as a crash does.")
     ] = DEFAULTS.kill_one,
+    patience: Annotated[
+        float, typer.Option(help="How long a user waits for an agent and its answer, in seconds.")
+    ] = DEFAULTS.patience_s,
     seed: Annotated[
         int, typer.Option(help="The same seed gives the same scenario.")
     ] = DEFAULTS.seed,
@@ -96,6 +101,7 @@ def rehearse(
             target_first=target_first,
             untargeted=untargeted,
             kill_one=kill_one,
+            patience_s=patience,
             seed=seed,
         )
         chosen = list(CONTESTANTS.values()) if every else [contestant(worker)]
@@ -105,18 +111,19 @@ def rehearse(
         timeline.check_suffix(timeline_file)
     except ModuleNotFoundError as error:
         _fail(f"--timeline needs the Python module {error.name}; run `uv sync`, and again")
-    except (ValueError, RehearsalError) as error:
+    except (ValueError, StartError) as error:
         _fail(str(error))
     plan = scenario.plan(options)
     console = Console(stderr=True, highlight=False)
     try:
         found = _rehearse(options, plan, chosen, console, logs)
-    except RehearsalError as error:
+    except StartError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         console.print("interrupted; all processes are ended")
         raise typer.Exit(INTERRUPTED) from None
-    runs = [(seen, judge(seen)) for seen in found]
+    limits = Limits(options.patience_s)
+    runs = [(seen, judge(seen, limits)) for seen in found]
     verdicts = [verdict for _, verdict in runs]
     out = Console(highlight=False, width=None if os.isatty(1) else 120)
     out.print(report.table(verdicts))
@@ -154,10 +161,10 @@ def _rehearse(
         )
         stages = []
         for one in chosen:
-            started = Processes()
-            stack.callback(_end, started)
             folder = logs / one.name
             folder.mkdir(parents=True, exist_ok=True)
+            started = Processes(folder)
+            stack.callback(_end, started)
             tell = _teller(one, options, progress)
             stages.append(Stage(options, plan, one, started=started, folder=folder, tell=tell))
         return asyncio.run(_interruptible(stages))
@@ -245,11 +252,6 @@ def _fail(problem: str) -> NoReturn:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the command with these arguments.
-
-    Proxies are for other machines, and a rehearsal talks to this one only.
-    """
-    for name in list(os.environ):
-        if name.lower() in processes.PROXIES:
-            del os.environ[name]
+    """Run the command with these arguments."""
+    talk_to_this_machine_only()
     app(args=arguments, prog_name="agent.py rehearse")

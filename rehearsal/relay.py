@@ -7,10 +7,8 @@ signalling goes through; audio, video and text go directly.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -18,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-_CHUNK_BYTES: Final = 65536
+from testbed.proxy import Proxy
+
 _DATA_FRAMES: Final = (1, 2)
 """The WebSocket opcodes of text and binary messages."""
 
@@ -47,7 +46,14 @@ class Passage:
     to_s: float | None = None
 
 
-class Relay:
+def relay(
+    worker: str,
+    server_port: int,
+    *,
+    clock: Callable[[], float],
+    on_registered: Callable[[], None],
+    passages: list[Passage],
+) -> Proxy:
     """One worker's door.
 
     Args:
@@ -57,86 +63,28 @@ class Relay:
         on_registered: called when livekit-server confirms a registration of the worker.
         passages: where agents' connections are noted.
     """
-
-    def __init__(
-        self,
-        worker: str,
-        server_port: int,
-        *,
-        clock: Callable[[], float],
-        on_registered: Callable[[], None],
-        passages: list[Passage],
-    ) -> None:
-        self._worker = worker
-        self._server_port = server_port
-        self._clock = clock
-        self._on_registered = on_registered
-        self._passages = passages
-        self._listener: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> str:
-        """Listen, and return the URL for the worker."""
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._listener.sockets[0].getsockname()[1]
-        return f"ws://127.0.0.1:{port}"
-
-    async def close(self) -> None:
-        """Close the door, and all connections through it."""
-        if self._listener is not None:
-            self._listener.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 streams are served in tasks
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-        server: asyncio.StreamWriter | None = None
-        connection = _Connection(self)
-        try:
-            answers, server = await asyncio.open_connection("127.0.0.1", self._server_port)
-            pumps = [
-                asyncio.create_task(_pump(reader, server, connection.from_worker)),
-                asyncio.create_task(_pump(answers, writer, connection.from_server)),
-            ]
-            try:
-                # Whoever ends it ends it for both.
-                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                connection.ended()
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
-        except (OSError, asyncio.CancelledError):
-            pass  # The worker or the server is gone, or the rehearsal ends.
-        finally:
-            for end in (writer, server):
-                if end is not None:
-                    end.close()
-
-    def _begin(self, path: str, token: str) -> Passage | None:
-        claims = _claims(token)
-        room, identity = claims.get("video", {}).get("room"), claims.get("sub")
-        if path not in _JOINS or not room or not identity:
-            return None
-        passage = Passage(room, identity, self._worker, self._clock())
-        self._passages.append(passage)
-        return passage
+    return Proxy(server_port, lambda: _Connection(worker, clock, on_registered, passages))
 
 
 class _Connection:
     """What is seen of one connection: its request, and whether the server confirms."""
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+    def __init__(
+        self,
+        worker: str,
+        clock: Callable[[], float],
+        on_registered: Callable[[], None],
+        passages: list[Passage],
+    ) -> None:
+        self._worker = worker
+        self._clock = clock
+        self._on_registered = on_registered
+        self._passages = passages
         self._path = ""
         self._passage: Passage | None = None
         self._answer: bytearray | None = bytearray()
 
-    def from_worker(self, data: bytes) -> None:
+    def from_client(self, data: bytes) -> None:
         # A connection may carry calls to the API first: they begin a chunk as well.
         if data.startswith(b"GET ") and self._passage is None:
             target = data[4 : data.find(b" ", 4)].decode("ascii", "replace")
@@ -145,7 +93,7 @@ class _Connection:
             bearer = _BEARER.search(data)
             query = parse_qs(url.query).get("access_token")
             token = bearer[1].decode("ascii", "replace") if bearer else query[0] if query else ""
-            self._passage = self._relay._begin(url.path, token)
+            self._begin(token)
 
     def from_server(self, data: bytes) -> None:
         if self._answer is None or self._path.rstrip("/") != "/agent":
@@ -156,22 +104,19 @@ class _Connection:
             return
         # The first message to a worker is the answer to its registration.
         if b" 101 " in head.partition(b"\r\n")[0] and frames[0] & 0x0F in _DATA_FRAMES:
-            self._relay._on_registered()
+            self._on_registered()
         self._answer = None
 
     def ended(self) -> None:
         if self._passage is not None:
-            self._passage.to_s = self._relay._clock()
+            self._passage.to_s = self._clock()
 
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, see: Callable[[bytes], None]
-) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_CHUNK_BYTES):
-            see(data)
-            writer.write(data)
-            await writer.drain()
+    def _begin(self, token: str) -> None:
+        claims = _claims(token)
+        room, identity = claims.get("video", {}).get("room"), claims.get("sub")
+        if self._path in _JOINS and room and identity:
+            self._passage = Passage(room, identity, self._worker, self._clock())
+            self._passages.append(self._passage)
 
 
 def _claims(token: str) -> dict[str, Any]:

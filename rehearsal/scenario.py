@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from .verdict import DEFAULT_LIMITS
+
 Stop: TypeAlias = Literal["sigterm", "group", "twice", "eaten"]
 
 STOPS: Final[dict[Stop, str]] = {
@@ -49,6 +51,7 @@ class Options:
         target_first: whether the backend targets a new build before its workers are started.
         untargeted: the share of sessions that ask for no build, from 0 to 1.
         kill_one: whether a worker of the last build crashes while it serves.
+        patience_s: how long a user waits for an answer.
         seed: of everything that is drawn.
     """
 
@@ -61,6 +64,7 @@ class Options:
     target_first: bool = False
     untargeted: float = 0.2
     kill_one: bool = False
+    patience_s: float = DEFAULT_LIMITS.patience_s
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class Options:
             ("--workers", self.workers, 1),
             ("--sessions", self.sessions, 1),
             ("--overlap", self.overlap_s, 0),
+            ("--patience", self.patience_s, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} {value:g}: expected at least {least}")

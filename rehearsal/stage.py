@@ -11,12 +11,14 @@ from typing import Final, TypeAlias
 
 from livekit import rtc
 
-from .processes import Processes
+from testbed import Processes, StartError
+from testbed.livekit_server import LiveKitServer
+from testbed.user import Sighting
+
 from .relay import Passage
 from .scenario import Crash, Deploy, Options, Scenario, Session
 from .seen import Seen, SessionSeen, Visit
-from .server import RehearsalError, Server
-from .users import Sighting, User
+from .users import Guest, remark
 from .workers import Contestant, Worker
 
 GRACE_S: Final = 30.0
@@ -66,8 +68,8 @@ class Stage:
         self._last_is_up = asyncio.Event()
         self._workers: list[Worker] = []
         self._passages: list[Passage] = []
-        self._users: dict[str, User] = {}
-        self._server: Server
+        self._users: dict[str, Guest] = {}
+        self._server: LiveKitServer
         self._sessions: list[SessionSeen] = []
         self._targets: list[tuple[float, str]] = []
         self._stops: list[tuple[float, str]] = []
@@ -76,14 +78,14 @@ class Stage:
         """Run the scenario from the first worker to the last, and tell what was seen.
 
         Raises:
-            RehearsalError: the server or a worker does not start, or a user cannot join.
+            StartError: the server or a worker does not start, or a user cannot join.
         """
         self._zero = time.monotonic()
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._started.reap)
-            stack.callback(self._started.end_all)
-            self._server = await Server.start(self._started, self._folder)
-            stack.push_async_callback(self._server.close)
+            stack.push_async_callback(self._started.close)
+            self._server = await LiveKitServer.start(
+                self._started, self._folder, logging={"level": "warn", "json": True}
+            )
             stack.push_async_callback(self._close_workers)
             try:
                 await self._perform()
@@ -147,7 +149,7 @@ class Stage:
         first = not self._workers
         new = [await self._start_worker(build, wait=not first) for _ in range(count)]
         if first:
-            await asyncio.gather(*(worker.ready(self._folder) for worker in new))
+            await asyncio.gather(*(worker.ready() for worker in new))
         self._say(f"{build}: {count} ready")
 
     async def _start_worker(self, build: str, *, wait: bool) -> Worker:
@@ -160,14 +162,13 @@ class Stage:
             started=self._started,
             passages=self._passages,
             clock=self._clock,
-            logs=self._folder,
             eats_sigterm=self._options.stop == "eaten",
         )
         self._workers.append(worker)
         if wait:
             # One after the other, as a rolling deploy does: starting takes all the CPU it gets,
             # and here sessions are on the same machine.
-            await worker.ready(self._folder)
+            await worker.ready()
         return worker
 
     async def _see_off(self, worker: Worker) -> None:
@@ -215,12 +216,14 @@ class Stage:
         room = f"session-{session.number}"
         target = self._target if session.targeted else None
         asked_s = self._clock()
-        await self._server.ask_for_agent(room, target)
-        user = self._users[room] = User(self._clock)
+        await self._server.create_room(room, target)
+        user = self._users[room] = Guest(
+            self._server, room, clock=self._clock, patience_s=self._options.patience_s
+        )
         try:
-            await user.live(self._server.url, self._server.token(room, "user"), session.length_s)
+            await user.live(session.length_s)
         except rtc.ConnectError as error:
-            raise RehearsalError(f"a user could not join {room}: {error}") from error
+            raise StartError(f"a user could not join {room}: {error}") from error
         finally:
             del self._users[room]
         self._sessions.append(
@@ -235,14 +238,14 @@ class Stage:
         )
         self._say("")
 
-    def _visits(self, room: str, user: User) -> tuple[Visit, ...]:
+    def _visits(self, room: str, user: Guest) -> tuple[Visit, ...]:
         """Put together what the user saw of the agents and what their connections show."""
-        passages: dict[str, list[Passage]] = {identity: [] for identity in user.agents}
+        passages: dict[str, list[Passage]] = {identity: [] for identity in user.sightings}
         for passage in self._passages:
             if passage.room == room:
                 passages.setdefault(passage.identity, []).append(passage)
         visits = [
-            visit(identity, user.agents.get(identity), found)
+            visit(identity, user.sightings.get(identity), found)
             for identity, found in passages.items()
         ]
         return tuple(sorted(visits, key=lambda visit: visit.from_s))
@@ -281,14 +284,14 @@ def visit(identity: str, sighting: Sighting | None, passages: Sequence[Passage])
         worker=passages[0].worker if passages else None,
         from_s=min(came),
         to_s=min(left, default=None),
-        heard=tuple(sighting.heard) if sighting else (),
+        heard=tuple(map(remark, sighting.heard)) if sighting else (),
         published=sighting.published if sighting else False,
     )
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error of a group that is none itself, one of ours if there is one."""
-    ours, others = group.split(RehearsalError)
+    ours, others = group.split(StartError)
     found: BaseException = ours or others or group
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

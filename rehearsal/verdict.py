@@ -13,15 +13,29 @@ from typing import Final, Literal, TypeAlias
 
 from .seen import Seen, SessionSeen, Visit, WorkerSeen
 
-LOST_AFTER_S: Final = 10.0
-"""Without an agent for this long a session is lost; and cut, if its agent was killed."""
-
-TOGETHER_S: Final = 2.0
-"""Two agents may be in one room for this long: one of them finds the other, and leaves."""
-
 Kind: TypeAlias = Literal["misrouted", "lost", "cut", "doubled"]
 
 KINDS: Final[tuple[Kind, ...]] = ("misrouted", "lost", "cut", "doubled")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What counts as too late.
+
+    Attributes:
+        patience_s: without an agent for this long a session is lost; and cut, if its agent was
+            killed.
+    """
+
+    patience_s: float = 10.0
+
+    @property
+    def together_s(self) -> float:
+        """Two agents may be in one room for this long: one finds the other, and leaves."""
+        return self.patience_s / 5
+
+
+DEFAULT_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +92,20 @@ class Verdict:
         return not self.troubles
 
 
-def judge(seen: Seen) -> Verdict:
+def judge(seen: Seen, limits: Limits = DEFAULT_LIMITS) -> Verdict:
     """Judge one contestant by what was seen."""
     crashes = {w.name: w.crashed_s for w in seen.workers if w.crashed_s is not None}
     stops = {build: at_s for at_s, build in reversed(seen.stops)}
     troubles: list[Trouble] = []
     delays: list[float] = []
     for session in seen.sessions:
-        lost = _lost(session, crashes)
+        lost = _lost(session, crashes, limits)
         troubles += [lost] if lost else []
         troubles += _misrouted(session, stops)
-        troubles += _doubled(session)
+        troubles += _doubled(session, limits)
         if lost is None:
             delays.append(_delay_s(session))
-            troubles += _cut(session, crashes)
+            troubles += _cut(session, crashes, limits)
     return Verdict(
         contestant=seen.contestant,
         asked=len(seen.sessions),
@@ -116,7 +130,7 @@ def _delay_s(session: SessionSeen) -> float:
     return max(_answered(session)[0][1].from_s - session.asked_s, 0.0)
 
 
-def _lost(session: SessionSeen, crashes: dict[str, float]) -> Trouble | None:
+def _lost(session: SessionSeen, crashes: dict[str, float], limits: Limits) -> Trouble | None:
     answered = _answered(session)
     # An agent that is killed before it could answer gives the next one as long again.
     killed = [
@@ -124,10 +138,14 @@ def _lost(session: SessionSeen, crashes: dict[str, float]) -> Trouble | None:
         for visit in session.visits
         if visit.worker in crashes and visit.answered_s is None
     ]
-    limit_s = max([session.asked_s, *killed]) + LOST_AFTER_S
+    limit_s = max([session.asked_s, *killed]) + limits.patience_s
     if not answered:
         came = any(visit.from_s <= limit_s for visit in session.visits)
-        why = "an agent came but never answered" if came else f"no agent within {LOST_AFTER_S:g} s"
+        why = (
+            "an agent came but never answered"
+            if came
+            else f"no agent within {limits.patience_s:g} s"
+        )
     elif answered[0][1].from_s > limit_s:
         why = f"the agent came after {_delay_s(session):.1f} s"
     else:
@@ -152,10 +170,10 @@ def _misrouted(session: SessionSeen, stops: dict[str, float]) -> Iterator[Troubl
                 return
 
 
-def _cut(session: SessionSeen, crashes: dict[str, float]) -> Iterator[Trouble]:
+def _cut(session: SessionSeen, crashes: dict[str, float], limits: Limits) -> Iterator[Trouble]:
     found = False
     for _, visit in _answered(session):
-        for trouble in _cut_by(session, visit, crashes.get(visit.worker or "", math.inf)):
+        for trouble in _cut_by(session, visit, crashes.get(visit.worker or "", math.inf), limits):
             found = True
             yield trouble
     if session.unanswered_s is not None and not found:
@@ -163,33 +181,37 @@ def _cut(session: SessionSeen, crashes: dict[str, float]) -> Iterator[Trouble]:
         yield Trouble(session.number, "cut", session.unanswered_s, why)
 
 
-def _cut_by(session: SessionSeen, visit: Visit, crashed_s: float) -> Iterator[Trouble]:
+def _cut_by(
+    session: SessionSeen, visit: Visit, crashed_s: float, limits: Limits
+) -> Iterator[Trouble]:
     gone_s = math.inf if visit.to_s is None else visit.to_s
     if crashed_s < session.left_s and crashed_s <= gone_s:
-        yield from _not_replaced(session, visit, crashed_s)
+        yield from _not_replaced(session, visit, crashed_s, limits)
     elif gone_s < session.left_s:
         why = f"the agent left {session.left_s - gone_s:.1f} s before the user"
         yield Trouble(session.number, "cut", gone_s, why)
 
 
-def _not_replaced(session: SessionSeen, killed: Visit, crashed_s: float) -> Iterator[Trouble]:
+def _not_replaced(
+    session: SessionSeen, killed: Visit, crashed_s: float, limits: Limits
+) -> Iterator[Trouble]:
     after = [at_s for at_s, v in _answered(session) if v is not killed and at_s >= crashed_s]
-    if after and after[0] - crashed_s > LOST_AFTER_S:
+    if after and after[0] - crashed_s > limits.patience_s:
         why = f"its agent was killed, and the next one answered {after[0] - crashed_s:.1f} s later"
         yield Trouble(session.number, "cut", crashed_s, why)
     elif not after and session.unanswered_s is not None:
-        why = f"its agent was killed, and no other one answered within {LOST_AFTER_S:g} s"
+        why = f"its agent was killed, and no other one answered within {limits.patience_s:g} s"
         yield Trouble(session.number, "cut", crashed_s, why)
 
 
-def _doubled(session: SessionSeen) -> Iterator[Trouble]:
+def _doubled(session: SessionSeen, limits: Limits) -> Iterator[Trouble]:
     for one, other in combinations(session.visits, 2):
         begin_s = max(one.from_s, other.from_s)
         end_s = min(_until_s(one, session), _until_s(other, session))
         if end_s <= begin_s:
             continue
         both = all(_acted(visit, begin_s, end_s) for visit in (one, other))
-        if both or end_s - begin_s > TOGETHER_S:
+        if both or end_s - begin_s > limits.together_s:
             what = ", and both spoke" if both else ""
             why = f"two agents for {end_s - begin_s:.1f} s{what}"
             yield Trouble(session.number, "doubled", begin_s, why)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agent.build import ROOT
+from testbed import Process, Processes, StartError
+from testbed.livekit_server import AGENT_NAME, LiveKitServer
+from testbed.proxy import Proxy
+from testbed.worker import READY_S, start_worker
 
-from . import processes
-from .processes import Processes
-from .relay import Passage, Relay
+from .relay import Passage, relay
 from .scenario import Stop
 from .seen import WorkerSeen
-from .server import AGENT_NAME, RehearsalError, Server, tail
-
-READY_S: Final = 60.0
-"""How long a worker may take from its start to its registration."""
 
 SECOND_SIGNAL_S: Final = 1.0
 """From the first to the second SIGTERM of the way `twice`."""
@@ -53,7 +50,7 @@ def contestant(name: str) -> Contestant:
     """The contestant of this name, or the one in this file.
 
     Raises:
-        RehearsalError: there is no such name or file.
+        StartError: there is no such name or file.
     """
     if name in CONTESTANTS:
         return CONTESTANTS[name]
@@ -61,7 +58,7 @@ def contestant(name: str) -> Contestant:
         file = Path(name).resolve()
         if file.is_file():
             return Contestant(file.stem, (str(file), "start"))
-    raise RehearsalError(
+    raise StartError(
         f"--worker {name!a}: expected {', '.join(CONTESTANTS)}, or the path of a Python file "
         "that `python FILE start` starts"
     )
@@ -74,8 +71,8 @@ class Worker:
         self,
         name: str,
         build: str,
-        process: asyncio.subprocess.Process,
-        relay: Relay,
+        process: Process,
+        door: Proxy,
         clock: Callable[[], float],
     ) -> None:
         self.name = name
@@ -86,7 +83,7 @@ class Worker:
         self.exited_s: float | None = None
         self.gave_up_s: float | None = None
         self._process = process
-        self._relay = relay
+        self._door = door
         self._clock = clock
         self._ready = asyncio.Event()
         self._ready_s: float | None = None
@@ -100,11 +97,10 @@ class Worker:
         build: str,
         contestant: Contestant,
         *,
-        server: Server,
+        server: LiveKitServer,
         started: Processes,
         passages: list[Passage],
         clock: Callable[[], float],
-        logs: Path,
         eats_sigterm: bool,
     ) -> Worker:
         """Start a worker of `build`."""
@@ -113,45 +109,41 @@ class Worker:
         def registered() -> None:
             worker._is_ready()
 
-        relay = Relay(name, server.port, clock=clock, on_registered=registered, passages=passages)
-        url = await relay.start()
+        door = relay(name, server.port, clock=clock, on_registered=registered, passages=passages)
+        await door.start()
         path = [str(EATER)] if eats_sigterm else []
-        env = processes.environment(
-            LIVEKIT_URL=url,
-            LIVEKIT_API_KEY=server.api_key,
-            LIVEKIT_API_SECRET=server.api_secret,
-            LIVEKIT_AGENT_NAME=AGENT_NAME,
-            AGENT_BUILD_ID=build,
-            AGENT_MODELS="offline",
-            # LiveKit's measure of load is the CPU, and this machine is busy.
-            AGENT_MAX_SESSIONS="1000",
-            AGENT_HEALTH_PORT="0",
-            AGENT_STATUS_PORT="0",
-            PYTHONPATH=":".join([*path, str(ROOT)]),
-            **({"REHEARSAL_EATS_SIGTERM": "1"} if eats_sigterm else {}),
-        )
-        process = await started.start(
-            [sys.executable, *contestant.arguments],
-            log=logs / f"{name}.log",
-            cwd=ROOT,
+        env = {
+            "LIVEKIT_AGENT_NAME": AGENT_NAME,
+            "AGENT_BUILD_ID": build,
+            "AGENT_MAX_SESSIONS": "1000",
+            "PYTHONPATH": ":".join([*path, str(ROOT)]),
+        } | ({"REHEARSAL_EATS_SIGTERM": "1"} if eats_sigterm else {})
+        process = await start_worker(
+            started,
+            server.credentials | {"LIVEKIT_URL": door.url},
+            command=contestant.arguments,
+            folder=ROOT,
+            name=name,
+            registered=False,  # Its door tells.
             env=env,
         )
-        worker = cls(name, build, process, relay, clock)
+        worker = cls(name, build, process, door, clock)
         return worker
 
-    async def ready(self, logs: Path) -> None:
+    async def ready(self) -> None:
         """Wait until livekit-server has confirmed the registration.
 
         Raises:
-            RehearsalError: it did not in time, or the worker has ended; with its log.
+            StartError: it did not in time, or the worker has ended; with its log.
         """
         waits = [asyncio.create_task(self._ready.wait()), self._waiting]
         await asyncio.wait(waits, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
         waits[0].cancel()
         if self._ready_s is None:
             found = "ended" if self.exited_s is not None else f"took over {READY_S:g} s"
-            log = tail(logs / f"{self.name}.log")
-            raise RehearsalError(f"the worker {self.name} {found} before it registered:\n{log}")
+            raise StartError(
+                f"the worker {self.name} {found} before it registered:\n{self._process.tail()}"
+            )
 
     @property
     def running(self) -> bool:
@@ -164,7 +156,7 @@ class Worker:
             return
         self.stop_s = self._clock()
         if way == "group":
-            processes.signal_group(self._process.pid, signal.SIGTERM)
+            self._process.send_to_group()
         else:
             self._terminate()
         if way == "twice":
@@ -174,13 +166,13 @@ class Worker:
     def crash(self) -> None:
         """Kill its main process, without a warning. What its other processes do is up to them."""
         self.crashed_s = self._clock()
-        self._process.kill()
+        self._process.send(signal.SIGKILL)
 
     def give_up(self) -> None:
         """Kill it because it does not exit."""
         if self.running:
             self.gave_up_s = self._clock()
-            processes.kill_family(self._process.pid)
+            self._process.kill_family()
 
     async def exited(self, timeout_s: float) -> bool:
         """Wait for the end of the main process, and tell whether it came."""
@@ -205,7 +197,7 @@ class Worker:
         if self._second is not None:
             self._second.cancel()
         self._waiting.cancel()
-        await self._relay.close()
+        await self._door.stop()
 
     def _is_ready(self) -> None:
         if self._ready_s is None:
@@ -213,9 +205,8 @@ class Worker:
         self._ready.set()
 
     def _terminate(self) -> None:
-        if self.running:
-            self._process.terminate()
+        self._process.send()
 
     async def _wait(self) -> None:
-        await self._process.wait()
+        await self._process.exited()
         self.exited_s = self._clock()

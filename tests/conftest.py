@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
-from tests.support import livekit_server
-from tests.support.fake_livekit import FakeLiveKit
-from tests.support.livekit_server import LiveKitServer
-from tests.support.process import LoggedProcess
-from tests.support.user import JoinRoom, User
-from tests.support.worker import StartWorker, start_worker
+from agent.build import ROOT
+from testbed import NotInstalledError, Process, Testbed, User
+from testbed.bed import Server
+from testbed.cluster import Cluster
+from testbed.fake_livekit import FakeLiveKit
+from testbed.livekit_server import LiveKitServer
+
+T = TypeVar("T")
+
+StartWorker: TypeAlias = Callable[..., Awaitable[Process]]
+"""The fixture that starts workers."""
+
+JoinRoom: TypeAlias = Callable[..., Awaitable[User]]
+"""The fixture that lets users join."""
 
 KINDS = ("unit", "wire", "e2e", "image")
 
@@ -41,58 +48,54 @@ def interruptible() -> None:
 
 
 @pytest.fixture
-async def own_livekit(tmp_path: Path) -> AsyncIterator[LiveKitServer]:
+async def bed(tmp_path: Path) -> AsyncIterator[Testbed]:
+    """Where a test starts what it needs; all of it ends with the test."""
+    folder = tmp_path / "bed"
+    folder.mkdir()
+    async with Testbed(folder) as bed:
+        yield bed
+
+
+@pytest.fixture
+async def own_livekit(bed: Testbed) -> LiveKitServer:
     """A livekit-server of the test's own, without the workers of other tests."""
-    require_livekit_server()
-    server = await LiveKitServer.start(tmp_path)
-    yield server
-    await server.stop()
+    return await installed(bed.livekit())
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeLiveKit]:
+async def cluster(bed: Testbed) -> Cluster:
+    """Two nodes of livekit-server that share a Redis."""
+    return await installed(bed.cluster())
+
+
+@pytest.fixture
+async def fake(bed: Testbed) -> FakeLiveKit:
     """A fake LiveKit, for faults."""
-    server = await FakeLiveKit().start()
-    yield server
-    await server.stop()
+    return await bed.fake_livekit()
 
 
-def require_livekit_server() -> None:
-    """Skip without a livekit-server; in CI a missing one is a failure."""
-    require(livekit_server.binary(), livekit_server.HOW_TO_GET_IT)
+@pytest.fixture
+def worker(bed: Testbed) -> StartWorker:
+    """Start workers: of this checkout and with the command `start`, unless told otherwise."""
+
+    async def start(server: Server, **options: Any) -> Process:
+        defaults: dict[str, Any] = {"command": ("agent.py", "start"), "folder": ROOT}
+        return await bed.worker(server, **(defaults | options))
+
+    return start
 
 
-def require(found: str | None, how_to_get_it: str) -> None:
-    """Skip without a program; in CI a missing one is a failure."""
-    if found is None:
+@pytest.fixture
+def join(bed: Testbed) -> JoinRoom:
+    """Let users join rooms."""
+    return bed.user
+
+
+async def installed(starting: Awaitable[T]) -> T:
+    """Start what needs a program: skip without it; in CI a missing one is a failure."""
+    try:
+        return await starting
+    except NotInstalledError as error:
         if os.environ.get("CI"):
-            pytest.fail(how_to_get_it)
-        pytest.skip(how_to_get_it)
-
-
-@pytest.fixture
-async def worker() -> AsyncIterator[StartWorker]:
-    """Start workers that end with the test."""
-    async with AsyncExitStack() as stack:
-
-        async def start(server: LiveKitServer | FakeLiveKit, **kwargs: Any) -> LoggedProcess:
-            started = await start_worker(server.credentials, **kwargs)
-            stack.push_async_callback(started.stop)
-            return started
-
-        yield start
-
-
-@pytest.fixture
-async def join() -> AsyncIterator[JoinRoom]:
-    """Let users join rooms; they leave with the test."""
-    async with AsyncExitStack() as stack:
-
-        async def join(
-            server: LiveKitServer, room: str, *, config: Any = None, identity: str = "user"
-        ) -> User:
-            user = await User(server, room, identity).join(config)
-            stack.push_async_callback(user.leave)
-            return user
-
-        yield join
+            raise
+        pytest.skip(str(error))

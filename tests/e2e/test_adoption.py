@@ -15,14 +15,13 @@ from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
 from agent.exit_codes import ExitCode
+from testbed.livekit_server import AGENT_NAME, LiveKitServer
+from testbed.processes import Process, logged_at
+from testbed.user import User
+from testbed.waiting import until
+from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
-from tests.support.livekit_server import LiveKitServer
 from tests.support.metadata import asking_for
-from tests.support.process import LoggedProcess, logged_at
-from tests.support.rooms import NAME, agents_in, create_room
-from tests.support.user import JoinRoom, User
-from tests.support.waiting import until
-from tests.support.worker import StartWorker
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +31,10 @@ SWEPT_S = 10.0
 
 def build(name: str) -> dict[str, str]:
     """The settings of a worker of this build."""
-    return {"name": name, "AGENT_BUILD_ID": name, "LIVEKIT_AGENT_NAME": NAME}
+    return {"name": name, "AGENT_BUILD_ID": name, "LIVEKIT_AGENT_NAME": AGENT_NAME}
 
 
-def registered_at(worker: LoggedProcess) -> float:
+def registered_at(worker: Process) -> float:
     return logged_at(worker.find("registered worker")[0])
 
 
@@ -52,7 +51,7 @@ async def test_a_room_that_asked_too_early_is_served_when_its_build_comes(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     old = await worker(own_livekit, **build("build-A"))
-    await create_room(own_livekit, "early", "build-B")
+    await own_livekit.create_room("early", "build-B")
     user = await join(own_livekit, "early")
     await old.logged("job offer answered", answer="reject", reason="other-target")
     await nobody_serves(user)
@@ -61,7 +60,7 @@ async def test_a_room_that_asked_too_early_is_served_when_its_build_comes(
     agent = await user.agent()
     assert time.time() - registered_at(new) < 3
     assert agent.attributes["build.id"] == "build-B"
-    assert agent.attributes["lk.agent_name"] == NAME
+    assert agent.attributes["lk.agent_name"] == AGENT_NAME
     await user.insist("Which build are you?", "build-B")
     assert len(user.agents_seen) == 1
     [adopted] = new.find("adopting a waiting room")
@@ -72,7 +71,7 @@ async def test_a_fallback_comes_due(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     await worker(own_livekit, **build("build-A"))
-    await create_room(own_livekit, "due", {"id": "build-B", "fallback": "any", "wait": 5})
+    await own_livekit.create_room("due", {"id": "build-B", "fallback": "any", "wait": 5})
     user = await join(own_livekit, "due")
     joined = time.monotonic()
     agent = await user.agent()
@@ -84,7 +83,7 @@ async def test_without_a_fallback_nobody_else_serves_and_a_warning_says_who_wait
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     running = await worker(own_livekit, **build("build-A"))
-    await create_room(own_livekit, "none", {"id": "build-B", "fallback": "none", "wait": 1})
+    await own_livekit.create_room("none", {"id": "build-B", "fallback": "none", "wait": 1})
     user = await join(own_livekit, "none")
     [warning] = await running.logged("rooms wait for another build")
     assert warning["rooms"] == {"none": "'build-B'"}
@@ -95,7 +94,7 @@ async def test_without_a_fallback_nobody_else_serves_and_a_warning_says_who_wait
 async def test_rooms_that_found_no_worker_are_served_by_the_first_one(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
-    await create_room(own_livekit, "nobody-up")
+    await own_livekit.create_room("nobody-up")
     user = await join(own_livekit, "nobody-up")
     await own_livekit.process.logged("no worker is available")
     running = await worker(own_livekit, **build("build-A"))
@@ -121,7 +120,7 @@ async def test_users_of_a_killed_worker_get_another_agent(
     dying = await worker(own_livekit, **build("build-A"))
     users: list[User] = []
     for number in range(5):
-        await create_room(own_livekit, f"orphan-{number}", ["build-A", "build-B"])
+        await own_livekit.create_room(f"orphan-{number}", ["build-A", "build-B"])
         users.append(await join(own_livekit, f"orphan-{number}"))
         await users[-1].agent()
     # The other worker has had its look at each room, and found an agent there.
@@ -142,7 +141,7 @@ async def test_the_user_of_a_killed_job_process_gets_another_agent(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     running = await worker(own_livekit, **build("build-A"))
-    await create_room(own_livekit, "crash")
+    await own_livekit.create_room("crash")
     user = await join(own_livekit, "crash")
     first = await user.agent()
     [record] = await running.logged("session started")
@@ -152,7 +151,7 @@ async def test_the_user_of_a_killed_job_process_gets_another_agent(
     second = await user.agent(besides=first.identity)
     assert time.monotonic() - killed < 5
     await user.insist("Which build?", second.attributes["build.id"])
-    assert [agent.identity for agent in await agents_in(own_livekit, "crash")] == [second.identity]
+    assert [agent.identity for agent in await own_livekit.agents_in("crash")] == [second.identity]
 
 
 async def test_an_agent_that_was_cut_off_leaves_the_room_to_who_took_over(
@@ -160,7 +159,7 @@ async def test_an_agent_that_was_cut_off_leaves_the_room_to_who_took_over(
 ) -> None:
     folder = faults.in_the_session(tmp_path / "copy", faults.CUT_OFF_WHEN_ANOTHER_AGENT_COMES)
     running = await worker(own_livekit, folder=folder, **build("build-A"))
-    await create_room(own_livekit, "cut-off")
+    await own_livekit.create_room("cut-off")
     user = await join(own_livekit, "cut-off")
     await user.agent()
     await running.logged("session started")
@@ -168,7 +167,7 @@ async def test_an_agent_that_was_cut_off_leaves_the_room_to_who_took_over(
     other = rtc.Room()
     await other.connect(own_livekit.url, own_livekit.agent_token("cut-off", "other-agent"))
     await running.logged("session ended", reason="another agent has taken over")
-    assert [agent.identity for agent in await agents_in(own_livekit, "cut-off")] == ["other-agent"]
+    assert [agent.identity for agent in await own_livekit.agents_in("cut-off")] == ["other-agent"]
     await other.disconnect()
     await user.agent()
 
@@ -177,7 +176,7 @@ async def test_the_user_of_a_session_that_the_drain_cut_gets_another_agent(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     leaving = await worker(own_livekit, AGENT_DRAIN_TIMEOUT="10", **build("build-A"))
-    await create_room(own_livekit, "long-call")
+    await own_livekit.create_room("long-call")
     user = await join(own_livekit, "long-call")
     await user.agent()
     await worker(own_livekit, **build("build-B"))
@@ -190,7 +189,7 @@ async def test_a_user_who_comes_back_gets_an_agent_again(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     running = await worker(own_livekit, **build("build-A"))
-    await create_room(own_livekit, "came-back")
+    await own_livekit.create_room("came-back")
     user = await join(own_livekit, "came-back")
     await user.agent()
     await user.leave()
@@ -211,7 +210,7 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
     await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
 
     async def no_more_than_one() -> bool:
-        there = [await agents_in(own_livekit, f"herd-{number}") for number in range(len(users))]
+        there = [await own_livekit.agents_in(f"herd-{number}") for number in range(len(users))]
         return max(map(len, there)) == 1
 
     await until(no_more_than_one, "the later agents to have left", deadline_s=90)
@@ -230,10 +229,10 @@ async def test_a_room_that_wants_no_agent_is_left_alone(
     await worker(own_livekit, folder=folder, **build("build-A"))
     users = {}
     for name in ("by-session", "by-job"):
-        await create_room(own_livekit, name)
+        await own_livekit.create_room(name)
         users[name] = await join(own_livekit, name)
         await users[name].agent()
-    await create_room(own_livekit, "another-agent", agent_name="another")
+    await own_livekit.create_room("another-agent", agent_name="another")
     for name in ("another-agent", "people-only"):
         users[name] = await join(own_livekit, name)
     other = await worker(own_livekit, **build("build-B"))
@@ -244,7 +243,7 @@ async def test_a_room_that_wants_no_agent_is_left_alone(
     assert not other.find("adopting a waiting room")
 
     # Not because nobody looks: a user who comes back after a real loss is served.
-    await create_room(own_livekit, "lost", "build-B")
+    await own_livekit.create_room("lost", "build-B")
     other.send(signal.SIGSTOP)
     user = await join(own_livekit, "lost")
     other.send(signal.SIGCONT)
@@ -255,13 +254,13 @@ async def test_a_draining_worker_adopts_nothing(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     draining = await worker(own_livekit, **build("build-A"))
-    await create_room(own_livekit, "call")
+    await own_livekit.create_room("call")
     caller = await join(own_livekit, "call")
     await caller.agent()
     draining.send()
     await draining.logged("draining worker")
 
-    await create_room(own_livekit, "waits", "build-A")
+    await own_livekit.create_room("waits", "build-A")
     waiting = await join(own_livekit, "waits")
     await nobody_serves(waiting)
     await worker(own_livekit, **build("build-A"))
@@ -276,11 +275,11 @@ async def test_a_full_worker_adopts_nothing_until_it_has_room(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     await worker(own_livekit, AGENT_MAX_SESSIONS="1", **build("build-A"))
-    await create_room(own_livekit, "first")
+    await own_livekit.create_room("first")
     first = await join(own_livekit, "first")
     await first.agent()
 
-    await create_room(own_livekit, "second")
+    await own_livekit.create_room("second")
     second = await join(own_livekit, "second")
     await nobody_serves(second)
     await first.leave()
@@ -291,7 +290,7 @@ async def test_no_room_is_forgotten_when_the_server_restarts(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     config = RoomConfiguration(
-        metadata=asking_for("build-B"), agents=[RoomAgentDispatch(agent_name=NAME)]
+        metadata=asking_for("build-B"), agents=[RoomAgentDispatch(agent_name=AGENT_NAME)]
     )
     old = await worker(own_livekit, **build("build-A"))
     new = await worker(own_livekit, AGENT_MAX_SESSIONS="1", **build("build-B"))
@@ -301,18 +300,15 @@ async def test_no_room_is_forgotten_when_the_server_restarts(
     await until(lambda: any(user.agents for user in users), "one of the two to be served")
 
     await own_livekit.stop()
-    restarted = await own_livekit.restart()
-    try:
-        await new.logged("registered worker", count=2, deadline_s=90)
-        await old.logged("registered worker", count=2, deadline_s=90)
-        await worker(restarted, **build("build-B"))
-        for name in ("first", "second"):
-            user = await join(restarted, name, config=config, identity="again")
-            await user.agent(deadline_s=60)
-        assert old.running
-        assert "Traceback" not in old.output
-    finally:
-        await restarted.stop()
+    await own_livekit.restart()
+    await new.logged("registered worker", count=2, deadline_s=90)
+    await old.logged("registered worker", count=2, deadline_s=90)
+    await worker(own_livekit, **build("build-B"))
+    for name in ("first", "second"):
+        user = await join(own_livekit, name, config=config, identity="again")
+        await user.agent(deadline_s=60)
+    assert old.running
+    assert "Traceback" not in old.output
 
 
 async def test_a_sweep_costs_one_call_while_all_rooms_have_agents(

@@ -6,30 +6,15 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
-
-from tests.conftest import require, require_livekit_server
-from tests.support import cluster as clusters
-from tests.support.cluster import Cluster
-from tests.support.rooms import NAME, create_room
-from tests.support.user import JoinRoom, User
-from tests.support.worker import StartWorker
+from testbed.cluster import Cluster
+from testbed.livekit_server import AGENT_NAME
+from testbed.user import User
+from tests.conftest import JoinRoom, StartWorker
 
 ROOMS = 20
 
 logger = logging.getLogger(__name__)
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    require_livekit_server()
-    require(clusters.redis_binary(), clusters.HOW_TO_GET_IT)
-    started = await Cluster.start(tmp_path)
-    yield started
-    await started.stop()
 
 
 async def served(cluster: Cluster, join: JoinRoom, *, deployment: str = "") -> list[float]:
@@ -38,7 +23,7 @@ async def served(cluster: Cluster, join: JoinRoom, *, deployment: str = "") -> l
     ways = itertools.product(cluster.nodes, repeat=2)
     for number, (created_at, joined_at) in zip(range(ROOMS), itertools.cycle(ways), strict=False):
         name = f"wants-B-{number}"
-        await create_room(created_at, name, "build-B", deployment=deployment)
+        await created_at.create_room(name, "build-B", deployment=deployment)
         user = await join(joined_at, name)
         joined = time.monotonic()
 
@@ -56,8 +41,8 @@ async def test_a_build_on_another_node_serves_the_rooms_that_ask_for_it(
 ) -> None:
     old, new = cluster.nodes
     for _ in range(2):
-        await worker(old, AGENT_BUILD_ID="build-A", LIVEKIT_AGENT_NAME=NAME)
-    on_b = await worker(new, AGENT_BUILD_ID="build-B", LIVEKIT_AGENT_NAME=NAME)
+        await worker(old, AGENT_BUILD_ID="build-A", LIVEKIT_AGENT_NAME=AGENT_NAME)
+    on_b = await worker(new, AGENT_BUILD_ID="build-B", LIVEKIT_AGENT_NAME=AGENT_NAME)
     delays = await served(cluster, join)
     logger.info("adopted: %s", delays)
     # Which node LiveKit asked is up to its dice, but with two old workers it asks theirs first.
@@ -73,7 +58,7 @@ async def test_routing_by_deployment_needs_no_adoption(
             node,
             AGENT_BUILD_ID=build,
             LIVEKIT_AGENT_DEPLOYMENT=build,
-            LIVEKIT_AGENT_NAME=NAME,
+            LIVEKIT_AGENT_NAME=AGENT_NAME,
         )
         for node, build in ((old, "build-A"), (old, "build-A"), (new, "build-B"))
     ]

@@ -6,14 +6,12 @@ import asyncio
 
 import pytest
 
-from tests.support import ports
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
-from tests.support.process import alive
-from tests.support.proxy import Proxy
-from tests.support.status import Status
-from tests.support.user import JoinRoom
-from tests.support.waiting import until
-from tests.support.worker import StartWorker
+from testbed import Testbed, ports
+from testbed.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from testbed.processes import alive
+from testbed.status import Status
+from testbed.waiting import until
+from tests.conftest import JoinRoom, StartWorker
 
 
 async def test_ready_goes_through_all_states(
@@ -25,42 +23,39 @@ async def test_ready_goes_through_all_states(
     assert await status.ready() == 503
     assert (await status.get())["state"] == "starting"
 
-    back = await own_livekit.restart()
-    try:
-        await running.logged("registered worker")
-        assert (await status.becomes("ready"))["sessions"] == 0
-        assert await status.ready() == 200
-        assert "agent_ready 1.0" in await status.metrics()
+    await own_livekit.restart()
+    await running.logged("registered worker")
+    assert (await status.becomes("ready"))["sessions"] == 0
+    assert await status.ready() == 200
+    assert "agent_ready 1.0" in await status.metrics()
 
-        await back.stop()
-        await status.becomes("disconnected")
-        assert await status.ready() == 503
-        assert "agent_ready 0.0" in await status.metrics()
+    await own_livekit.stop()
+    await status.becomes("disconnected")
+    assert await status.ready() == 503
+    assert "agent_ready 0.0" in await status.metrics()
 
-        back = await own_livekit.restart()
-        await status.becomes("ready")
-        user = await join(back, "call")
-        await user.agent()
-        assert (await status.get())["sessions"] == 1
-        metrics = await status.metrics()
-        assert "agent_sessions 1.0" in metrics
-        assert 'agent_jobs_offered_total{answer="accept",reason="untargeted"} 1.0' in metrics
+    await own_livekit.restart()
+    await status.becomes("ready")
+    user = await join(own_livekit, "call")
+    await user.agent()
+    assert (await status.get())["sessions"] == 1
+    metrics = await status.metrics()
+    assert "agent_sessions 1.0" in metrics
+    assert 'agent_jobs_offered_total{answer="accept",reason="untargeted"} 1.0' in metrics
 
-        running.send()
-        draining = await status.becomes("draining")
-        assert await status.ready() == 503
-        assert 0 < draining["drain_left_s"] <= 3300
-        assert draining["build"]["id"] == running.records[0]["build.id"]
-        await user.leave()
-        assert await running.exit() == 0
-    finally:
-        await back.stop()
+    running.send()
+    draining = await status.becomes("draining")
+    assert await status.ready() == 503
+    assert 0 < draining["drain_left_s"] <= 3300
+    assert draining["build"]["id"] == running.records[0]["build.id"]
+    await user.leave()
+    assert await running.exit() == 0
 
 
 async def test_a_cut_connection_in_a_drain_brings_no_new_job_and_cuts_no_call(
-    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+    bed: Testbed, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
-    proxy = await Proxy(own_livekit.port).start()
+    proxy = await bed.proxy(own_livekit)
     running = await worker(own_livekit, LIVEKIT_URL=proxy.url)
     user = await join(own_livekit, "call")
     await user.agent()
@@ -78,13 +73,12 @@ async def test_a_cut_connection_in_a_drain_brings_no_new_job_and_cuts_no_call(
     await user.leave()
     assert await running.exit() == 0
     await until(lambda: not alive(family), "all processes to be gone")
-    await proxy.stop()
 
 
 async def test_a_call_survives_the_loss_of_the_workers_connection(
-    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+    bed: Testbed, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
-    proxy = await Proxy(own_livekit.port).start()
+    proxy = await bed.proxy(own_livekit)
     running = await worker(own_livekit, LIVEKIT_URL=proxy.url)
     user = await join(own_livekit, "call")
     await user.agent()
@@ -93,7 +87,6 @@ async def test_a_call_survives_the_loss_of_the_workers_connection(
     await user.ask("still there?", expect="still there?")
     second = await join(own_livekit, "second", identity="second")
     await second.agent()
-    await proxy.stop()
 
 
 async def test_a_deployment_name_that_the_server_refuses_ends_the_worker(

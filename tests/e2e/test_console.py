@@ -12,8 +12,8 @@ import termios
 from collections.abc import AsyncIterator
 
 from agent.build import ROOT, content_id
-from tests.support.process import environment
-from tests.support.waiting import until
+from testbed.processes import environment
+from testbed.waiting import until
 
 PROMPT = "❯ "  # noqa: RUF001 LiveKit's
 CURSOR = "█"

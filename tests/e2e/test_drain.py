@@ -13,16 +13,15 @@ from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
 from agent.signals import SAME_KEY_S
+from testbed.livekit_server import LiveKitServer
+from testbed.processes import Process, alive
+from testbed.waiting import until
+from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
-from tests.support.livekit_server import LiveKitServer
-from tests.support.process import LoggedProcess, alive
-from tests.support.user import JoinRoom
-from tests.support.waiting import until
-from tests.support.worker import StartWorker
 
 
 async def leaves_clean(
-    worker: LoggedProcess, family: list[psutil.Process], *, errors: int = 0, code: int = 0
+    worker: Process, family: list[psutil.Process], *, errors: int = 0, code: int = 0
 ) -> None:
     """The worker exits with `code`, leaves no process behind, and no error without a cause."""
     assert await worker.exit() == code, worker.tail()
@@ -341,7 +340,7 @@ async def test_a_stuck_session_is_cut_within_the_budget(
     assert running.lasted_since(began) < 16
 
 
-def job_processes(worker: LoggedProcess) -> list[psutil.Process]:
+def job_processes(worker: Process) -> list[psutil.Process]:
     """Its job processes: the children of its fork server, which is its own child."""
     main, *others = worker.family()
     return [process for process in alive(others) if process.ppid() != main.pid]

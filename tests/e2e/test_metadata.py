@@ -8,10 +8,9 @@ from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
 from agent.build import content_id
-from tests.support.livekit_server import LiveKitServer
+from testbed.livekit_server import LiveKitServer
+from tests.conftest import JoinRoom, StartWorker
 from tests.support.metadata import asking_for, strange_metadata
-from tests.support.user import JoinRoom
-from tests.support.worker import StartWorker
 
 JOBS = 1100
 AT_ONCE = 20

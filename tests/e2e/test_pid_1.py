@@ -9,11 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.livekit_server import LiveKitServer
-from tests.support.process import alive
-from tests.support.user import JoinRoom
-from tests.support.waiting import until
-from tests.support.worker import StartWorker
+from testbed.livekit_server import LiveKitServer
+from testbed.processes import alive
+from testbed.waiting import until
+from tests.conftest import JoinRoom, StartWorker
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 """Makes the command behind it PID 1, as a container does."""

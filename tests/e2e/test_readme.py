@@ -6,19 +6,19 @@ import re
 import sys
 
 from agent.build import ROOT, content_id
-from tests.support.livekit_server import LiveKitServer
-from tests.support.process import LoggedProcess, environment
-from tests.support.user import JoinRoom
-from tests.support.worker import StartWorker
+from testbed import Testbed
+from testbed.livekit_server import LiveKitServer
+from testbed.processes import environment
+from tests.conftest import JoinRoom, StartWorker
 
 
 async def test_the_backend_example_gets_the_room_its_build(
-    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+    bed: Testbed, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     await worker(own_livekit, AGENT_UNTARGETED="reject")
     readme = (ROOT / "README.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    backend = await LoggedProcess.start(
+    backend = await bed.processes.start(
         sys.executable,
         "-c",
         example,

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from agent.build import ROOT
-from rehearsal.processes import MARK
 from rehearsal.scenario import Options, plan
-from tests.conftest import require_livekit_server
-from tests.support.process import LoggedProcess, environment
-from tests.support.waiting import until
+from testbed import Process, Testbed
+from testbed.livekit_server import BINARY_VARIABLE, find_binary
+from testbed.processes import environment, marked
+from testbed.waiting import until
+from testbed.worker import READY_S
+from tests.conftest import installed
 
 LINGERING_S = 5.0
 """What this suite allows on a busy machine; the benchmark is stricter."""
@@ -27,53 +29,33 @@ DEADLINE_S = 150.0
 pytestmark = pytest.mark.timeout(200)
 
 
-async def start(*arguments: str) -> LoggedProcess:
-    require_livekit_server()
-    return await LoggedProcess.start(
-        sys.executable,
-        "agent.py",
-        "rehearse",
-        *arguments,
+async def start(bed: Testbed, *arguments: str) -> Process:
+    await installed(asyncio.to_thread(find_binary))
+    env = {name: os.environ[name] for name in (BINARY_VARIABLE,) if name in os.environ}
+    return await bed.processes.start(
+        *(sys.executable, "agent.py", "rehearse", *arguments),
         name="rehearsal",
         cwd=ROOT,
-        env=environment(
-            **{k: v for k, v in psutil.Process().environ().items() if k == "LIVEKIT_SERVER_BIN"}
-        ),
+        env=environment(**env),
     )
 
 
-async def rehearse(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+async def rehearse(bed: Testbed, folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Run a rehearsal; return its exit code, its verdict on the contestant, and its output."""
     file = folder / "verdict.json"
-    others = processes()
-    process = await start("--json", str(file), *arguments)
-    try:
-        code = await process.exit(DEADLINE_S)
-    finally:
-        await process.stop()
+    # On a machine that runs other tests at the same time nobody comes in ten seconds.
+    process = await start(bed, "--json", str(file), "--patience", "60", *arguments)
+    code = await process.exit(DEADLINE_S)
     assert file.exists(), process.output
-    assert processes(but=others) == []
+    assert marked(process.mark) == []
     (verdict,) = json.loads(file.read_text())["contestants"]
     return code, verdict, process.output
 
 
-def processes(but: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
-    """Processes that rehearsals have started and that still run, but those."""
-    known = set(but)
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and MARK in process.environ():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [process for process in found if process not in known]
-
-
-async def test_ours_passes_two_deploys_with_twenty_sessions(tmp_path: Path) -> None:
+async def test_ours_passes_two_deploys_with_twenty_sessions(bed: Testbed, tmp_path: Path) -> None:
     picture = tmp_path / "rehearsal.svg"
     code, verdict, output = await rehearse(
-        tmp_path, "--sessions", "20", "--deploys", "2", "--timeline", str(picture)
+        bed, tmp_path, "--sessions", "20", "--deploys", "2", "--timeline", str(picture)
     )
     assert code == 0, output
     assert (verdict["asked"], verdict["served"], verdict["troubles"]) == (20, 20, [])
@@ -90,9 +72,10 @@ async def test_ours_passes_two_deploys_with_twenty_sessions(tmp_path: Path) -> N
     assert planned == [session.length_s for session in scenario.sessions]
 
 
-async def test_a_worker_that_serves_a_wrong_build_is_caught(tmp_path: Path) -> None:
+async def test_a_worker_that_serves_a_wrong_build_is_caught(bed: Testbed, tmp_path: Path) -> None:
     # Where the target is ahead of its workers, a stock worker of the old build takes all.
     code, verdict, output = await rehearse(
+        bed,
         tmp_path,
         *("--worker", "stock", "--target-first", "--untargeted", "0"),
         *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
@@ -124,10 +107,11 @@ if __name__ == "__main__":
 """
 
 
-async def test_a_worker_that_drops_a_session_is_caught(tmp_path: Path) -> None:
+async def test_a_worker_that_drops_a_session_is_caught(bed: Testbed, tmp_path: Path) -> None:
     worker = tmp_path / "drops.py"
     worker.write_text(DROPS)
     code, verdict, output = await rehearse(
+        bed,
         tmp_path,
         *("--worker", str(worker), "--untargeted", "1"),
         *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
@@ -138,8 +122,9 @@ async def test_a_worker_that_drops_a_session_is_caught(tmp_path: Path) -> None:
     assert "session 3 lost: no agent within 10 s" in output
 
 
-async def test_a_worker_that_never_exits_is_caught(tmp_path: Path) -> None:
+async def test_a_worker_that_never_exits_is_caught(bed: Testbed, tmp_path: Path) -> None:
     code, verdict, output = await rehearse(
+        bed,
         tmp_path,
         *("--worker", "stock", "--stop", "eaten", "--untargeted", "1"),
         *("--sessions", "8", "--deploys", "1", "--workers", "1", "--length", "1", "1"),
@@ -152,16 +137,14 @@ async def test_a_worker_that_never_exits_is_caught(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_rehearsal_that_is_stopped_leaves_nothing_behind(number: signal.Signals) -> None:
-    others = processes()
-    process = await start("--sessions", "20", "--deploys", "1")
-    try:
-        await process.said("build-1: 2 ready")
-        await until(lambda: len(processes(but=others)) > 5, "workers to run")
-        process.send(number)
-        assert await process.exit() == 130, process.output
-        assert "interrupted" in process.output
-        assert "Traceback" not in process.output
-        assert processes(but=others) == []
-    finally:
-        await process.stop()
+async def test_a_rehearsal_that_is_stopped_leaves_nothing_behind(
+    number: signal.Signals, bed: Testbed
+) -> None:
+    process = await start(bed, "--sessions", "20", "--deploys", "1")
+    await process.said("build-1: 2 ready", READY_S)
+    await until(lambda: len(marked(process.mark)) > 5, "workers to run")
+    process.send(number)
+    assert await process.exit() == 130, process.output
+    assert "interrupted" in process.output
+    assert "Traceback" not in process.output
+    assert marked(process.mark) == []

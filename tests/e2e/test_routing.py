@@ -12,10 +12,11 @@ from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
 from agent.build import content_id
-from tests.support.livekit_server import LiveKitServer
+from testbed.livekit_server import LiveKitServer
+from testbed.user import User
+from tests.conftest import JoinRoom, StartWorker
+from tests.support.copies import copy_of_the_agent
 from tests.support.metadata import asking_for
-from tests.support.user import JoinRoom, User
-from tests.support.worker import StartWorker, copy_of_the_agent
 
 NAME = "assistant"
 ROOMS = 60

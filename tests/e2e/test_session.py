@@ -7,16 +7,15 @@ import json
 from livekit import rtc
 
 from agent.build import content_id
-from tests.support.fake_openai import FakeOpenAI
-from tests.support.livekit_server import LiveKitServer
-from tests.support.user import JoinRoom
-from tests.support.worker import StartWorker
+from testbed import Testbed
+from testbed.livekit_server import LiveKitServer
+from tests.conftest import JoinRoom, StartWorker
 
 
 async def test_the_speech_pipeline_hears_calls_the_tool_and_speaks(
-    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+    bed: Testbed, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
-    openai = await FakeOpenAI().start()
+    openai = await bed.fake_openai()
     await worker(own_livekit, **openai.settings)
     user = await join(own_livekit, "voice")
     agent = await user.agent()
@@ -27,7 +26,6 @@ async def test_the_speech_pipeline_hears_calls_the_tool_and_speaks(
     assert any(content_id() in text for text in openai.spoken)
     assert [track.kind for track in agent.track_publications.values()] == [rtc.TrackKind.KIND_AUDIO]
     await user.leave()
-    await openai.stop()
 
 
 async def test_a_user_is_served_by_the_build_that_the_build_command_names(

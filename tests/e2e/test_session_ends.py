@@ -16,25 +16,23 @@ from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
 from agent.build import ROOT
 from agent.ending import END_S
+from testbed import Testbed
+from testbed.livekit_server import LiveKitServer
+from testbed.processes import Process, alive, environment
+from testbed.waiting import until
+from tests.conftest import JoinRoom, StartWorker, installed
 from tests.support import faults
-from tests.support.livekit_server import LiveKitServer
-from tests.support.process import LoggedProcess, alive, environment
-from tests.support.user import JoinRoom
-from tests.support.waiting import until
-from tests.support.worker import StartWorker
 
 LINGERING = {"room": {"departure_timeout": 3600, "empty_timeout": 3600}}
 """A server whose empty rooms last an hour: nothing but the agent itself ends its job."""
 
 
 @pytest.fixture
-async def lingering(tmp_path: Path) -> AsyncIterator[LiveKitServer]:
-    server = await LiveKitServer.start(tmp_path, **LINGERING)
-    yield server
-    await server.stop()
+async def lingering(bed: Testbed) -> LiveKitServer:
+    return await installed(bed.livekit(**LINGERING))
 
 
-async def drains(worker: LoggedProcess, *, code: int = 0) -> None:
+async def drains(worker: Process, *, code: int = 0) -> None:
     assert len(worker.find("session ended")) == 1, worker.tail()
     worker.send()
     assert await worker.exit() == code
@@ -75,7 +73,7 @@ async def test_the_job_goes_on_when_its_user_joins_again_from_another_tab(
 
 
 async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
-    lingering: LiveKitServer, worker: StartWorker
+    bed: Testbed, lingering: LiveKitServer, worker: StartWorker
 ) -> None:
     running = await worker(lingering)
     script = (
@@ -87,7 +85,7 @@ async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    user = await LoggedProcess.start(
+    user = await bed.processes.start(
         sys.executable,
         "-c",
         script,

@@ -1,1 +1,1 @@
-"""The test ground: a real LiveKit server, real workers, real users, and a fake LiveKit."""
+"""What only these tests need, beside the test bed: copies of the agent, and strange metadata."""

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from agent.build import ID_LENGTH, ROOT, SHIPPED, Build, BuildError, content_id, identify
-from tests.support.process import environment
+from testbed.processes import environment
 
 FILES: Final = {
     "agent.py": "print('hello')\n",

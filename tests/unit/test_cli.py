@@ -15,8 +15,8 @@ from livekit.agents.cli import _legacy
 
 from agent.build import ROOT, content_id
 from agent.cli.app import LIVEKIT_COMMANDS
-from tests.support.process import environment
-from tests.support.worker import copy_of_the_agent
+from testbed.processes import environment
+from tests.support.copies import copy_of_the_agent
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -201,9 +201,13 @@ def test_livekits_connection_flags_count_as_settings(
 def test_env_local_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     folder = copy_of_the_agent(tmp_path)
     (folder / ".env.local").write_text("AGENT_BUILD_ID=from-file\nAGENT_BUILD_COMMIT=0123abc\n")
-    facts = json.loads(run(folder, "build", "--json").stdout)
+    # A test bed shields what it starts from the `.env.local` of a developer.
+    assert json.loads(run(folder, "build", "--json").stdout)["origin"] == "files"
+
+    read = {"PYTHON_DOTENV_DISABLED": ""}
+    facts = json.loads(run(folder, "build", "--json", **read).stdout)
     assert (facts["id"], facts["commit"]) == ("from-file", "0123abc")
-    facts = json.loads(run(folder, "build", "--json", AGENT_BUILD_ID="from-env").stdout)
+    facts = json.loads(run(folder, "build", "--json", AGENT_BUILD_ID="from-env", **read).stdout)
     assert (facts["id"], facts["commit"]) == ("from-env", "0123abc")
 
 

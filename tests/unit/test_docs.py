@@ -76,12 +76,13 @@ def test_the_numbers_of_a_rehearsal_are_those_of_the_code() -> None:
         f"| `--length MIN MAX` | {defaults.length_s[0]:g} {defaults.length_s[1]:g} |",
         f"| `--overlap S` | {defaults.overlap_s:g} |",
         f"| `--untargeted SHARE` | {defaults.untargeted:g} |",
+        f"| `--patience S` | {defaults.patience_s:g} |",
         f"| `--seed N` | {defaults.seed} |",
         f"still runs {stage.GRACE_S:g} s after its last user",
         f"arrives every {scenario.EVERY_S:g} s",
         f"{scenario.DEPLOY_S:g} s each",
-        f"came within {verdict.LOST_AFTER_S:g} s",
-        f"longer than {verdict.TOGETHER_S:g} s",
+        f"came within {verdict.DEFAULT_LIMITS.patience_s:g} s",
+        f"longer than {verdict.DEFAULT_LIMITS.together_s:g} s",
     ):
         assert text in REHEARSAL, text
     codes = re.findall(r"^\| (\d+) \|", REHEARSAL, re.MULTILINE)

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import pytest
 
 from agent.build import ROOT
-from rehearsal.server import BINARY_VARIABLE
-from tests.support.process import environment
-from tests.support.worker import copy_of_the_agent
+from testbed.livekit_server import BINARY_VARIABLE
+from testbed.processes import environment
+from tests.support.copies import copy_of_the_agent
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -81,8 +81,8 @@ def test_help_tells_all_options() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for option in (
         *("--worker", "--all", "--deploys", "--workers", "--sessions", "--length", "--overlap"),
-        *("--stop", "--target-first", "--untargeted", "--kill-one", "--seed", "--json"),
-        *("--timeline", "--logs"),
+        *("--stop", "--target-first", "--untargeted", "--kill-one", "--patience", "--seed"),
+        *("--json", "--timeline", "--logs"),
     ):
         assert f"  {option} " in done.stdout
 
@@ -97,7 +97,8 @@ def test_a_missing_dependency_is_one_line_that_tells_what_to_run(
     tmp_path: Path, module: str
 ) -> None:
     folder = copy_of_the_agent(tmp_path)
-    shutil.copytree(ROOT / "rehearsal", folder / "rehearsal")
+    for package in ("rehearsal", "testbed"):
+        shutil.copytree(ROOT / package, folder / package)
     (folder / f"{module}.py").write_text(f"raise ModuleNotFoundError({module!r}, name={module!r})")
     done = rehearse("--timeline", "picture.svg", folder=folder)
     text = done.stderr.strip()

@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from livekit import api
 
-from rehearsal.relay import Passage, Relay
-from rehearsal.seen import Remark
+from rehearsal.relay import Passage, relay
 from rehearsal.stage import visit
-from rehearsal.users import Sighting
-from tests.support.waiting import until
+from testbed.user import Heard, Sighting
+from testbed.waiting import until
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 MESSAGE = b"\x82\x02hi"
@@ -64,18 +63,19 @@ async def a_door(*answers: bytes) -> AsyncIterator[Door]:
     door = Door()
     ticks = itertools.count(1)
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    relay = Relay(
+    proxy = relay(
         "build-1.1",
         server.sockets[0].getsockname()[1],
         clock=lambda: float(next(ticks)),
         on_registered=door.on_registered,
         passages=door.passages,
     )
-    door.url = await relay.start()
+    await proxy.start()
+    door.url = proxy.url
     try:
         yield door
     finally:
-        await relay.close()
+        await proxy.stop()
         server.close()
 
 
@@ -138,7 +138,7 @@ def passage(from_s: float, to_s: float | None) -> Passage:
 
 
 def test_an_agent_came_when_it_connected_not_when_the_user_was_told() -> None:
-    seen = visit("agent-1", Sighting(8.0, heard=[Remark(9, "build-1")]), [passage(5.0, None)])
+    seen = visit("agent-1", Sighting(8.0, heard=[Heard(9, "I am build-1.")]), [passage(5.0, None)])
     assert (seen.from_s, seen.to_s, seen.worker) == (5.0, None, "build-1.1")
     assert seen.builds == ("build-1",)
 

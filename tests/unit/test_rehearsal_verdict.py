@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
-from rehearsal.verdict import KINDS, LOST_AFTER_S, TOGETHER_S, judge, percentile
+from rehearsal.verdict import DEFAULT_LIMITS, KINDS, judge, percentile
 
 OLD = WorkerSeen("build-1.1", "build-1", started_s=0, ready_s=2, stop_s=20, exited_s=20.5)
 NEW = WorkerSeen("build-2.1", "build-2", started_s=10, ready_s=14)
@@ -106,9 +106,9 @@ def test_a_session_without_an_agent_is_lost() -> None:
 
 
 def test_a_session_whose_agent_comes_too_late_is_lost() -> None:
-    late = an_agent(from_s=5 + LOST_AFTER_S + 0.1, says=((16, "build-1"),))
+    late = an_agent(from_s=5 + DEFAULT_LIMITS.patience_s + 0.1, says=((16, "build-1"),))
     assert troubles(replace(GOOD, visits=(late,), left_s=18)) == ["lost"]
-    in_time = an_agent(from_s=5 + LOST_AFTER_S - 0.1, says=((16, "build-1"),))
+    in_time = an_agent(from_s=5 + DEFAULT_LIMITS.patience_s - 0.1, says=((16, "build-1"),))
     assert troubles(replace(GOOD, visits=(in_time,), left_s=18)) == []
 
 
@@ -229,12 +229,12 @@ def test_two_agents_that_both_publish_are_caught() -> None:
 
 
 def test_two_agents_that_stay_together_are_caught_though_one_is_silent() -> None:
-    guest = an_agent("build-1.2", from_s=6.5, to_s=6.5 + TOGETHER_S + 0.1, says=())
+    guest = an_agent("build-1.2", from_s=6.5, to_s=6.5 + DEFAULT_LIMITS.together_s + 0.1, says=())
     assert troubles(with_guest(guest)) == ["doubled"]
 
 
 def test_an_agent_that_looks_in_and_leaves_without_a_word_is_no_second_one() -> None:
-    guest = an_agent("build-1.2", from_s=6.5, to_s=6.5 + TOGETHER_S - 0.1, says=())
+    guest = an_agent("build-1.2", from_s=6.5, to_s=6.5 + DEFAULT_LIMITS.together_s - 0.1, says=())
     assert troubles(with_guest(guest)) == []
 
 

@@ -6,9 +6,9 @@ import asyncio
 import random
 
 from agent.build import content_id
-from tests.support.fake_livekit import FakeLiveKit
+from testbed.fake_livekit import FakeLiveKit
+from tests.conftest import StartWorker
 from tests.support.metadata import asking_for, strange_metadata
-from tests.support.worker import StartWorker
 
 
 async def test_the_target_is_accepted_with_its_build_in_the_attributes(

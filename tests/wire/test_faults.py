@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from agent.build import ROOT, content_id
-from tests.support.fake_livekit import FakeLiveKit
-from tests.support.status import Status
-from tests.support.waiting import until
-from tests.support.worker import WAYS_IN, StartWorker
+from testbed.fake_livekit import FakeLiveKit
+from testbed.status import Status
+from testbed.waiting import until
+from tests.conftest import StartWorker
+from tests.support.copies import WAYS_IN
 
 
 async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(

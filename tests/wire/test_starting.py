@@ -6,9 +6,10 @@ import pytest
 
 from agent.build import content_id
 from agent.forkserver import FRAMEWORK_PRELOAD
-from tests.support.fake_livekit import FakeLiveKit
-from tests.support.process import command_line
-from tests.support.worker import WAYS_IN, StartWorker
+from testbed.fake_livekit import FakeLiveKit
+from testbed.processes import command_line
+from tests.conftest import StartWorker
+from tests.support.copies import WAYS_IN
 
 
 @pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)

@@ -8,10 +8,10 @@ import itertools
 import pytest
 from livekit.protocol.models import ServerInfo
 
-from tests.support.fake_livekit import FakeLiveKit
-from tests.support.process import logged_at
-from tests.support.waiting import until
-from tests.support.worker import StartWorker
+from testbed.fake_livekit import FakeLiveKit
+from testbed.processes import logged_at
+from testbed.waiting import until
+from tests.conftest import StartWorker
 
 ADOPTING = "adopting a waiting room"
 TROUBLE = "waiting rooms cannot be looked for"
@@ -28,7 +28,7 @@ async def test_a_worker_that_does_not_adopt_calls_nothing(
     edition: ServerInfo.Edition, adoption: str, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
     fake.edition = edition
-    fake.waiting = ["call"]
+    fake.has_a_waiting_room("call")
     running = await worker(fake, AGENT_ADOPTION=adoption)
     await running.logged("waiting rooms are left alone")
     await asyncio.sleep(SEVERAL_SWEEPS_S)  # There is nothing to wait for: nothing must happen.
@@ -44,7 +44,7 @@ async def test_a_worker_that_adopts_calls(
     edition: ServerInfo.Edition, adoption: str, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
     fake.edition = edition
-    fake.waiting = ["call"]
+    fake.has_a_waiting_room("call")
     running = await worker(fake, AGENT_ADOPTION=adoption)
     await running.logged(ADOPTING, room="call")
 
@@ -54,7 +54,7 @@ async def test_a_worker_that_adopts_calls(
 async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
     method: str, fault: str, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
-    fake.waiting = ["call"]
+    fake.has_a_waiting_room("call")
     getattr(fake, fault).add(method)
     running = await worker(fake)
     await until(lambda: fake.calls[method] >= 3, f"three calls of {method}", deadline_s=60)
@@ -85,7 +85,7 @@ async def test_a_room_whose_sessions_crash_is_tried_again_ever_more_rarely(
     fake: FakeLiveKit, worker: StartWorker
 ) -> None:
     # No agent can connect: there is no room behind the fake.
-    fake.waiting = ["call"]
+    fake.has_a_waiting_room("call")
     running = await worker(fake)
     await running.logged(ADOPTING, count=4, deadline_s=90)
     records = running.find(ADOPTING)

@@ -16,7 +16,7 @@ def free(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
     found: list[int] = []
     with ExitStack() as stack:
         while len(found) < count:
-            port = random.choice(BELOW_EPHEMERAL)
+            port = random.choice(BELOW_EPHEMERAL)  # noqa: S311 no secret
             listener = stack.enter_context(socket.socket(socket.AF_INET, kind))
             try:
                 listener.bind(("127.0.0.1", port))

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from .process import LoggedProcess
+from .processes import Process
 from .waiting import until
 
 
@@ -17,7 +17,8 @@ class Status:
         self._url = f"http://127.0.0.1:{port}"
 
     @classmethod
-    async def of(cls, worker: LoggedProcess) -> Status:
+    async def of(cls, worker: Process) -> Status:
+        """The status of a worker that has told where it serves it."""
         (served,) = await worker.logged("status is served")
         return cls(served["port"])
 
@@ -27,11 +28,13 @@ class Status:
             return response.status
 
     async def get(self) -> dict[str, Any]:
+        """The body of `/status`."""
         async with aiohttp.ClientSession() as http, http.get(f"{self._url}/status") as response:
             body: dict[str, Any] = await response.json()
             return body
 
     async def metrics(self) -> str:
+        """The body of `/metrics`."""
         async with aiohttp.ClientSession() as http, http.get(f"{self._url}/metrics") as response:
             return await response.text()
 

@@ -26,6 +26,7 @@ class FakeOpenAI:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> FakeOpenAI:
+        """Listen on a free port."""
         application = web.Application()
         application.router.add_post("/v1/chat/completions", self._chat)
         application.router.add_post("/v1/audio/speech", self._speech)
@@ -37,12 +38,14 @@ class FakeOpenAI:
         return self
 
     async def stop(self) -> None:
+        """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     @property
     def settings(self) -> dict[str, str]:
-        assert self._runner is not None
+        """What the environment of a worker that uses it needs."""
+        assert self._runner is not None, "started by now"  # noqa: S101
         port = self._runner.addresses[0][1]
         return {
             "AGENT_MODELS": "openai",

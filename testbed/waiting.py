@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 T = TypeVar("T")
 
-POLL_S = 0.02
-DEADLINE_S = 30.0
-"""Long enough for a slow, busy machine: no test measures time with it."""
+POLL_S: Final = 0.02
+DEADLINE_S: Final = 60.0
+"""Long enough for a slow, busy machine: nobody measures time with it."""
 
 
 @overload
