@@ -29,6 +29,17 @@ def main() -> int:
         if not file.exists():
             return code
         (verdict,) = json.loads(file.read_text("utf-8"))["contestants"]
+    builds = {
+        remark["build"]
+        for session in verdict["seen"]["sessions"]
+        for visit in session["visits"]
+        for remark in visit["heard"]
+    } - {None}
+    if len(builds) <= DEPLOYS:
+        print(
+            f"only {sorted(builds)} ever answered: this machine is too slow for {DEPLOYS} deploys"
+        )
+        code = code or 1
     slow = {
         worker: seconds
         for worker, seconds in verdict["lingering"].items()

@@ -75,6 +75,10 @@ def rehearse(
     patience: Annotated[
         float, typer.Option(help="How long a user waits for an agent and its answer, in seconds.")
     ] = DEFAULTS.patience_s,
+    grace: Annotated[
+        float,
+        typer.Option(help="Seconds that an old worker may stay for nobody, then it is killed."),
+    ] = DEFAULTS.grace_s,
     seed: Annotated[
         int, typer.Option(help="The same seed gives the same scenario.")
     ] = DEFAULTS.seed,
@@ -102,6 +106,7 @@ def rehearse(
             untargeted=untargeted,
             kill_one=kill_one,
             patience_s=patience,
+            grace_s=grace,
             seed=seed,
         )
         chosen = list(CONTESTANTS.values()) if every else [contestant(worker)]

@@ -52,6 +52,7 @@ class Options:
         untargeted: the share of sessions that ask for no build, from 0 to 1.
         kill_one: whether a worker of the last build crashes while it serves.
         patience_s: how long a user waits for an answer.
+        grace_s: how long an old worker may stay for nobody before it is killed.
         seed: of everything that is drawn.
     """
 
@@ -65,6 +66,8 @@ class Options:
     untargeted: float = 0.2
     kill_one: bool = False
     patience_s: float = DEFAULT_LIMITS.patience_s
+    # LiveKit keeps a room for 20 s after its last user has left, and a stock agent in it.
+    grace_s: float = 30.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class Options:
             ("--sessions", self.sessions, 1),
             ("--overlap", self.overlap_s, 0),
             ("--patience", self.patience_s, 1),
+            ("--grace", self.grace_s, 0),
         ):
             if value < least:
                 raise ValueError(f"{name} {value:g}: expected at least {least}")

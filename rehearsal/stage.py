@@ -21,12 +21,6 @@ from .seen import Seen, SessionSeen, Visit
 from .users import Guest, remark
 from .workers import Contestant, Worker
 
-GRACE_S: Final = 30.0
-"""How long an old worker may stay for nobody before it is killed.
-
-LiveKit keeps a room for 20 s after its last user has left, and a stock agent in it.
-"""
-
 _POLL_S: Final = 0.1
 
 Tell: TypeAlias = Callable[[float, str, int], None]
@@ -177,7 +171,7 @@ class Stage:
         while not await worker.exited(_POLL_S):
             if self._serves(worker):
                 alone_since_s = self._clock()
-            elif worker.gave_up_s is None and self._clock() - alone_since_s > GRACE_S:
+            elif worker.gave_up_s is None and self._clock() - alone_since_s > self._options.grace_s:
                 self._say(f"{worker.name}: does not exit, and is killed")
                 worker.give_up()
 

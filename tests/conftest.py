@@ -25,7 +25,7 @@ StartWorker: TypeAlias = Callable[..., Awaitable[Process]]
 JoinRoom: TypeAlias = Callable[..., Awaitable[User]]
 """The fixture that lets users join."""
 
-KINDS = ("unit", "wire", "e2e", "image")
+KINDS = ("unit", "wire", "e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

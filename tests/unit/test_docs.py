@@ -13,7 +13,7 @@ from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
 from agent.settings import Settings
 from agent.status import DEFAULT_PORT
-from rehearsal import cli, scenario, stage, verdict
+from rehearsal import cli, scenario, verdict
 
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
@@ -77,8 +77,9 @@ def test_the_numbers_of_a_rehearsal_are_those_of_the_code() -> None:
         f"| `--overlap S` | {defaults.overlap_s:g} |",
         f"| `--untargeted SHARE` | {defaults.untargeted:g} |",
         f"| `--patience S` | {defaults.patience_s:g} |",
+        f"| `--grace S` | {defaults.grace_s:g} |",
         f"| `--seed N` | {defaults.seed} |",
-        f"still runs {stage.GRACE_S:g} s after its last user",
+        f"still runs {defaults.grace_s:g} s after its last user",
         f"arrives every {scenario.EVERY_S:g} s",
         f"{scenario.DEPLOY_S:g} s each",
         f"came within {verdict.DEFAULT_LIMITS.patience_s:g} s",

@@ -81,8 +81,8 @@ def test_help_tells_all_options() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for option in (
         *("--worker", "--all", "--deploys", "--workers", "--sessions", "--length", "--overlap"),
-        *("--stop", "--target-first", "--untargeted", "--kill-one", "--patience", "--seed"),
-        *("--json", "--timeline", "--logs"),
+        *("--stop", "--target-first", "--untargeted", "--kill-one", "--patience", "--grace"),
+        *("--seed", "--json", "--timeline", "--logs"),
     ):
         assert f"  {option} " in done.stdout
 
