@@ -25,16 +25,26 @@ StartWorker: TypeAlias = Callable[..., Awaitable[Process]]
 JoinRoom: TypeAlias = Callable[..., Awaitable[User]]
 """The fixture that lets users join."""
 
-KINDS = ("unit", "wire", "e2e")
+KINDS = ("e2e", "wire", "unit")
+"""The folders of tests, those that take longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its kind, the name of its folder."""
+    """Mark each test with its kind, the name of its folder; put those that take longest first.
+
+    Where tests run side by side, a long one that starts last is waited for alone.
+    """
     for item in items:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
         if kind not in KINDS:
             raise pytest.UsageError(f"{item.path} is in none of tests/{'|'.join(KINDS)}")
         item.add_marker(getattr(pytest.mark, kind))
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, turn(item)))
+
+
+def turn(item: pytest.Item) -> int:
+    """Which kind's turn it is, in the order of KINDS."""
+    return next(n for n, kind in enumerate(KINDS) if item.get_closest_marker(kind))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -114,6 +114,7 @@ async def test_thirty_rooms_that_found_no_worker_are_served_once_each(
     assert len(running.find("adopting a waiting room")) == 30
 
 
+@pytest.mark.long
 async def test_users_of_a_killed_worker_get_another_agent(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -198,7 +199,7 @@ async def test_a_user_who_comes_back_gets_an_agent_again(
     await again.agent()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -221,7 +222,7 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
     logger.info("adoptions: %s", adoptions)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_a_room_that_wants_no_agent_is_left_alone(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
@@ -286,6 +287,7 @@ async def test_a_full_worker_adopts_nothing_until_it_has_room(
     await second.agent()
 
 
+@pytest.mark.long
 async def test_no_room_is_forgotten_when_the_server_restarts(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

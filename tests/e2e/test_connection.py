@@ -112,7 +112,7 @@ async def test_a_wrong_secret_ends_the_worker(
     assert "Traceback" not in running.output
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_a_server_that_is_gone_for_good_ends_the_worker(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

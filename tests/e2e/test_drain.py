@@ -258,6 +258,7 @@ async def test_three_calls_that_end_one_after_the_other_all_end_by_themselves(
     assert reasons == ["the last user left"] * 3
 
 
+@pytest.mark.long
 async def test_dispatches_around_the_signal_are_all_served_once(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

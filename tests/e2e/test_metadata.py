@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
@@ -16,6 +17,7 @@ JOBS = 1100
 AT_ONCE = 20
 
 
+@pytest.mark.long
 async def test_a_thousand_strange_metadata_and_then_a_good_job(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

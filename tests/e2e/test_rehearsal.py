@@ -47,6 +47,7 @@ async def rehearse(bed: Testbed, folder: Path, *arguments: str) -> tuple[int, di
     return code, verdict, process.output
 
 
+@pytest.mark.long
 async def test_ours_passes_two_deploys_with_twenty_sessions(bed: Testbed, tmp_path: Path) -> None:
     picture = tmp_path / "rehearsal.svg"
     code, verdict, output = await rehearse(
@@ -65,6 +66,7 @@ async def test_ours_passes_two_deploys_with_twenty_sessions(bed: Testbed, tmp_pa
     assert planned == [session.length_s for session in scenario.sessions]
 
 
+@pytest.mark.long
 async def test_a_worker_of_a_wrong_build_that_never_exits_is_caught(
     bed: Testbed, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 async def test_a_worker_that_drops_a_session_is_caught(bed: Testbed, tmp_path: Path) -> None:
     worker = tmp_path / "drops.py"
     worker.write_text(DROPS)

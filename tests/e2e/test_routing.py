@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
@@ -54,6 +55,7 @@ async def by_dispatch(server: LiveKitServer, room: str, value: Any) -> User:
     return user
 
 
+@pytest.mark.long
 async def test_sixty_of_sixty_sessions_reach_the_build_they_ask_for(
     own_livekit: LiveKitServer, worker: StartWorker, tmp_path: Path
 ) -> None:

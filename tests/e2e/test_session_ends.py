@@ -72,6 +72,7 @@ async def test_the_job_goes_on_when_its_user_joins_again_from_another_tab(
     assert not running.find("session ended")
 
 
+@pytest.mark.long
 async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
     bed: Testbed, lingering: LiveKitServer, worker: StartWorker
 ) -> None:
@@ -195,6 +196,7 @@ async def test_a_failing_callback_stops_no_other(
     [faults.CALLBACK_NEVER_RETURNS, faults.THREAD_NEVER_ENDS, faults.LOOP_HANGS],
     ids=["callback", "thread", "loop"],
 )
+@pytest.mark.long
 async def test_a_job_that_hangs_in_its_end_is_ended(
     fault: str, lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:

@@ -1,0 +1,170 @@
+# shellcheck shell=sh disable=SC2030,SC2031 # $tmp is for what runs within `installing`
+# Gets what the scripts need and this machine lacks. Sourced, from the root of the checkout:
+#
+#   need_python    uv and the Python packages; without them it ends the script with code 127
+#   need_servers   livekit-server and redis-server; without them, tests are skipped
+#
+# What is on PATH is used, except for a livekit-server of another version than the tests are made
+# for. LIVEKIT_SERVER_BIN names one to use all the same. What is fetched goes into a cache outside
+# the checkout, which may be deleted at any time.
+
+uv_version=0.13.9
+livekit_server_version=1.13.5
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/build-aware-agent"
+
+export PATH="$PATH:$cache/bin"
+if [ -n "${CI:-}" ]; then
+    export UV_LOCKED=1
+    without="fail"
+else
+    without="are skipped"
+fi
+
+say() {
+    printf '%s\n' "setup: $*" >&2
+}
+
+have() {
+    command -v "$1" >/dev/null
+}
+
+# Runs a command that installs something, with a folder $tmp beside its target, so that what is
+# complete can be moved there at once. One at a time, where the machine has flock.
+installing() (
+    mkdir -p "$cache/bin"
+    if have flock; then
+        exec 9>"$cache/lock"
+        flock -n 9 || { say "waiting for another run, which installs something"; flock 9; }
+        rm -rf "$cache"/tmp.* # of runs that were killed
+    fi
+    tmp=''
+    trap 'rm -rf "$tmp"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    tmp=$(mktemp -d "$cache/tmp.XXXXXX") || exit 1
+    "$@" 9>&- # a daemon that a package starts must not keep the lock
+)
+
+# As above; a failure leaves it to the caller to see what is missing, but an interrupt ends all.
+try_installing() {
+    installing "$@" || { code=$?; [ "$code" -lt 128 ] || exit "$code"; }
+}
+
+# Runs a command with one line before it and one after it; its output is shown if it fails.
+step() {
+    say "$1"
+    shift
+    begin=$(date +%s)
+    if "$@" >"$tmp/log" 2>&1 </dev/null; then
+        say "done in $(($(date +%s) - begin)) s"
+    else
+        say "that failed:"
+        tail -n 5 "$tmp/log" >&2
+        return 1
+    fi
+}
+
+need_python() {
+    have uv || try_installing get_uv
+    if ! have uv; then
+        say "uv is missing; install it (https://docs.astral.sh/uv/) or Python with venv, and run this again"
+        exit 127
+    fi
+    [ -d "${UV_PROJECT_ENVIRONMENT:-.venv}" ] || try_installing get_packages
+}
+
+get_uv() {
+    # Another run may have been faster.
+    if have uv || ! have python3; then return; fi
+    step "installing uv $uv_version into $cache/bin" fetch_uv
+}
+
+fetch_uv() {
+    python3 -m venv "$tmp/venv" &&
+        "$tmp/venv/bin/pip" install --disable-pip-version-check "uv==$uv_version" &&
+        mv -f "$tmp/venv/bin/uv" "$cache/bin/uv"
+}
+
+get_packages() {
+    step "installing the Python packages into .venv; this takes a minute or two" uv sync
+}
+
+need_servers() {
+    if [ -n "${LIVEKIT_SERVER_BIN:-}" ]; then
+        version=$(version_of "$LIVEKIT_SERVER_BIN")
+        if [ -z "$version" ]; then
+            say "LIVEKIT_SERVER_BIN=$LIVEKIT_SERVER_BIN is no livekit-server; give the path of one, or unset it to get $livekit_server_version"
+            exit 127
+        fi
+    elif ! find_livekit_server; then
+        try_installing get_livekit_server
+        find_livekit_server || version=$(version_of livekit-server)
+    fi
+    if [ -z "$version" ]; then
+        say "livekit-server is missing: the tests that need it $without. To get it, install Go and run this again, or run: curl -sSL https://get.livekit.io | bash"
+    elif [ "$version" != "$livekit_server_version" ]; then
+        say "using livekit-server $version, but the tests are made for $livekit_server_version; with Go on PATH this gets it"
+    fi
+
+    have redis-server || try_installing get_redis
+    if ! have redis-server; then
+        say "redis-server is missing: the tests that need it $without. To get it, run: sudo apt-get install redis-server (on a Mac: brew install redis)"
+    fi
+}
+
+# The version of a livekit-server; nothing if it is none.
+version_of() {
+    "$1" --version 2>/dev/null | sed -n 's/^livekit-server version //p'
+}
+
+# Finds one of the right version and names it to the tests, also where PATH has another one.
+find_livekit_server() {
+    for found in "$(command -v livekit-server)" "$cache/bin/livekit-server"; do
+        version=$(version_of "$found")
+        if [ "$version" = "$livekit_server_version" ]; then
+            export LIVEKIT_SERVER_BIN="$found"
+            return
+        fi
+    done
+    return 1
+}
+
+get_livekit_server() {
+    if find_livekit_server; then return; fi
+    if have go; then
+        step "building livekit-server $livekit_server_version with Go into $cache/bin; this takes a minute or two" \
+            build_livekit_server && return
+    fi
+    if have brew && ! have livekit-server; then
+        step "installing livekit-server with brew" brew install livekit
+    fi
+}
+
+build_livekit_server() {
+    GOBIN="$tmp" go install "github.com/livekit/livekit-server/cmd/server@v$livekit_server_version" &&
+        mv -f "$tmp/server" "$cache/bin/livekit-server"
+}
+
+get_redis() {
+    if have redis-server; then return; fi
+    if ! have apt-get; then
+        as_root=no
+    elif [ "$(id -u)" = 0 ]; then
+        as_root=''
+    elif [ -n "${CI:-}" ]; then
+        as_root='sudo -n'
+    else
+        as_root=no
+    fi
+    if [ "$as_root" != no ]; then
+        step "installing redis-server with apt-get" apt_install redis-server
+    elif have brew; then
+        step "installing redis with brew" brew install redis
+    fi
+}
+
+apt_install() {
+    $as_root apt-get update -q &&
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+            -o DPkg::Lock::Timeout=120 "$@"
+}
