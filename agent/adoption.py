@@ -38,7 +38,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import AbstractAsyncContextManager
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import aiohttp
 from livekit.agents.utils import hw
@@ -111,6 +111,7 @@ ADOPTED: Final = Counter(
 WAITING: Final = Gauge(
     "agent_rooms_waiting", "Rooms that wait for a build which this worker is not."
 )
+FAILING: Final = Gauge("agent_adoption_failing", "1 while waiting rooms cannot be looked for.")
 
 Launch: TypeAlias = Callable[[Job], Awaitable[None]]
 
@@ -166,32 +167,43 @@ class Adoption:
         """Sweep at once: this worker has just registered, whatever failed before."""
         self._sweep_at_s = time.monotonic() + random.uniform(0, FIRST_SWEEP_S)  # noqa: S311
 
+    @property
+    def state(self) -> Literal["on", "failing"]:
+        """Whether waiting rooms are found, as far as is known."""
+        return "failing" if self._failures else "on"
+
     async def run(self) -> None:
-        """Sweep until cancelled. Errors of the server are logged and waited out."""
+        """Sweep until cancelled. Errors, whoever makes them, are logged and waited out."""
         self.sweep_soon()
         async with self._open_api() as api:
             try:
                 while True:
-                    now_s = time.monotonic()
-                    for room in self._own.follow(self._sessions(), now_s):
-                        self._watchlist.suspect(room, now_s)
-                    if self._may_adopt():
-                        if time.monotonic() >= self._sweep_at_s:
-                            await self._sweep(api)
-                        self._look_at_what_is_due(api)
-                        self._warn()
+                    try:
+                        await self._tick(api)
+                    except Exception as error:
+                        await asyncio.sleep(self._failed(_ALL_ROOMS, error))
                     await asyncio.sleep(TICK_S)
             finally:
                 for task in self._looking.values():
                     task.cancel()
                 await asyncio.gather(*self._looking.values(), return_exceptions=True)
 
+    async def _tick(self, api: LiveKitAPI) -> None:
+        now_s = time.monotonic()
+        for room in self._own.follow(self._sessions(), now_s):
+            self._watchlist.suspect(room, now_s)
+        if self._may_adopt():
+            if now_s >= self._sweep_at_s:
+                await self._sweep(api)
+            self._look_at_what_is_due(api)
+            self._warn()
+
     async def _sweep(self, api: LiveKitAPI) -> None:
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(REQUEST_S):
                 rooms = (await api.room.list_rooms(ListRoomsRequest())).rooms
-        except API_ERRORS as error:
+        except Exception as error:
             self._sweep_at_s = time.monotonic() + self._failed(_ALL_ROOMS, error)
             return
         now_s = time.monotonic()
@@ -220,16 +232,12 @@ class Adoption:
             try:
                 async with asyncio.timeout(REQUEST_S):
                     finding = await self._look(api, room)
-            except API_ERRORS as error:
+            except Exception as error:
                 if is_not_found(error):
                     self._watchlist.unserved(room.name, time.monotonic())  # It has just closed.
                 else:
                     pause_s = self._failed(room.name, error)
                     self._watchlist.postpone(room.name, time.monotonic() + pause_s)
-                return
-            except Exception:
-                logger.exception("a bug: a room could not be judged", extra={"room": room.name})
-                self._watchlist.postpone(room.name, time.monotonic() + MAX_PAUSE_S)
                 return
             self._succeeded(room.name)
             self._waiting.pop(room.name, None)
@@ -310,7 +318,7 @@ class Adoption:
     async def _wait_for_an_agent(self, api: LiveKitAPI, room: Room, job: Job) -> None:
         """Wait until somebody serves the room, or the session that should has ended."""
         request = ListParticipantsRequest(room=room.name)
-        with contextlib.suppress(*API_ERRORS):  # The next look at this room says more.
+        with contextlib.suppress(Exception):  # The next look at this room says more.
             async with asyncio.timeout(ARRIVAL_S):
                 while job.id in self._sessions():
                     await asyncio.sleep(ARRIVAL_CHECK_S)
@@ -347,13 +355,17 @@ class Adoption:
             logger.warning(
                 "waiting rooms cannot be looked for, trying again; "
                 "look at the LiveKit server if this lasts",
+                # The traceback tells whose fault it is where it is none of the usual ones.
+                exc_info=None if isinstance(error, API_ERRORS) else error,
                 extra={"error": str(error) or type(error).__name__},
             )
         failures = self._failures[what] = self._failures.get(what, 0) + 1
+        FAILING.set(1)
         return float(min(SWEEP_S * 2 ** min(failures - 1, 5), MAX_PAUSE_S))
 
     def _succeeded(self, what: str) -> None:
         if self._failures.pop(what, None) and not self._failures:
+            FAILING.set(0)
             logger.info("waiting rooms are looked for again")
 
 

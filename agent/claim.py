@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.agents import AgentSession, JobContext
 from livekit.agents.voice.room_io import TextInputEvent, TextInputOptions
 
-from .api_errors import API_ERRORS, is_not_found
+from .api_errors import is_not_found
 from .waiting import AGENT_NAME, PUBLISHES_FOR
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ async def withdraw(ctx: JobContext) -> None:
     try:
         async with asyncio.timeout(WITHDRAWAL_S):
             await _delete_dispatches(ctx)
-    except API_ERRORS as error:
+    except Exception as error:
         if is_not_found(error):
             return  # The room has closed: nobody can adopt it.
         logger.warning(
@@ -107,7 +107,7 @@ async def _delete_dispatches(ctx: JobContext) -> None:
                 if asks == (ctx.job.agent_name, ctx.job.deployment):
                     await service.delete_dispatch(dispatch.id, ctx.job.room.name)
             return
-        except API_ERRORS:
+        except Exception:
             if attempt == _WITHDRAWALS:
                 raise
             await asyncio.sleep(0.2 * attempt)

@@ -1,6 +1,6 @@
 """The exit codes of this program, for supervisors. LiveKit's own command line knows only 0 and 1.
 
-README.md has the same table.
+docs/draining.md has the same table.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from .assistant import Assistant
 from .build import Build
 from .ending import BoundedSession, Ending
 from .settings import Settings
+from .shared import Shared
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,14 @@ _LEFT_FOR_GOOD: Final = (
 """Reasons after which nobody comes back. A client that lost its connection may, within a second."""
 
 
-def prepare(build: Build, settings: Settings, process: JobProcess) -> None:
+def prepare(build: Build, settings: Settings, shared: Shared, process: JobProcess) -> None:
     """Make a job process ready for its job (LiveKit's `setup_fnc`).
 
     Args:
         build: the build of the worker. A job process must not identify itself: the files
             may have been replaced since the worker started.
         settings: the settings of the worker.
+        shared: what the worker learns later.
         process: the job process.
     """
     if process.executor_type is JobExecutorType.PROCESS:
@@ -59,6 +61,7 @@ def prepare(build: Build, settings: Settings, process: JobProcess) -> None:
     models.import_plugins(settings.models)
     process.userdata["build"] = build
     process.userdata["settings"] = settings
+    process.userdata["shared"] = shared
     process.userdata["vad"] = models.load_vad(settings.models)
 
 
@@ -74,16 +77,16 @@ async def run(ctx: JobContext) -> None:
 
 async def end(ctx: JobContext) -> None:
     """Do what has to be done before the agent leaves the room (LiveKit's `on_session_end`)."""
-    settings: Settings = ctx.proc.userdata["settings"]
     # There is none where the job is ended before its entrypoint has begun.
     ending: Ending | None = ctx.proc.userdata.get("ending")
-    if ending is not None and ending.on_purpose and _is_adoptable(ctx, settings):
+    if ending is not None and ending.on_purpose and _is_adoptable(ctx):
         await claim.withdraw(ctx)
 
 
-def _is_adoptable(ctx: JobContext, settings: Settings) -> bool:
+def _is_adoptable(ctx: JobContext) -> bool:
+    shared: Shared = ctx.proc.userdata["shared"]
     # Only `console` and `connect` run jobs that nobody dispatched.
-    return settings.adopts and bool(ctx.job.dispatch_id)
+    return shared.adopts and bool(ctx.job.dispatch_id)
 
 
 async def _serve(ctx: JobContext, ending: Ending) -> None:
@@ -113,7 +116,7 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
     room_claim = claim.Claim(ctx)
     # Starting the session connects to the room: nothing that a user writes comes too early.
     await session.start(assistant, room=ctx.room, room_options=options)
-    if _is_adoptable(ctx, settings):
+    if _is_adoptable(ctx):
         if room_claim.fails():
             ending.now("another agent was here first")
             return

@@ -1,7 +1,8 @@
 """The environment, read once and validated together.
 
-Nothing else in this package reads environment variables for itself. Secrets are wrapped, so
-that no message or log can print them by accident.
+No other module reads a setting from the environment. (`forkserver` hands `AGENT_MODELS` on to
+`preload`, which gets nothing else of the main process.) Secrets are wrapped, so that no message or
+log can print them by accident.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ CONNECTING: Final[frozenset[Command]] = frozenset({"start", "dev", "connect"})
 """The commands that need a LiveKit server."""
 
 _URL_SCHEMES: Final = ("ws", "wss", "http", "https")
-_CLOUD_DOMAIN: Final = ".livekit.cloud"
 _TYPO_LIKENESS: Final = 0.75
 
 
@@ -103,17 +103,6 @@ class Settings(BaseModel):
         if self.url is None or self.api_key is None or self.api_secret is None:
             raise ValueError("the LiveKit server's URL, API key or API secret is not set")
         return self.url, self.api_key.get_secret_value(), self.api_secret.get_secret_value()
-
-    @property
-    def adopts(self) -> bool:
-        """Whether rooms that wait for an agent are this agent's business.
-
-        LiveKit Cloud dispatches again by itself. This judges by the URL; a worker also knows
-        what the server says of itself.
-        """
-        host = urlsplit(self.url or "").hostname or ""
-        is_cloud = host.endswith(_CLOUD_DOMAIN)
-        return self.adoption == "on" or (self.adoption == "auto" and not is_cloud)
 
     def untargeted_policy(self, *, dev: bool) -> Untargeted:
         """What to answer to a job that names no build.

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
-State: TypeAlias = Literal["starting", "ready", "disconnected", "draining", "stopping"]
+State: TypeAlias = Literal["starting", "ready", "disconnected", "draining"]
 
 DEFAULT_PORT: Final = 8082
 """The port in `start`; one above LiveKit's health check."""

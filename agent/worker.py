@@ -25,6 +25,7 @@ from .drain import Budget, Drain
 from .exit_codes import ExitCode
 from .own_sessions import OwnSession
 from .settings import Settings
+from .shared import Shared
 from .status import DEFAULT_PORT, State, StatusServer
 from .waiting import Candidate
 
@@ -42,8 +43,9 @@ class Worker(AgentServer):
     """
 
     def __init__(self, config: Settings, build: Build) -> None:
+        self._shared = Shared()
         super().__init__(
-            setup_fnc=functools.partial(session.prepare, build, config),
+            setup_fnc=functools.partial(session.prepare, build, config, self._shared),
             preload_modules=[forkserver.PRELOAD],
             session_end_timeout=ending.SESSION_END_S,
             **self._options(config),
@@ -171,7 +173,7 @@ class Worker(AgentServer):
             "state": self.state(),
             "agent_name": self.config.agent_name,
             "sessions": self.session_count(),
-            "adoption": self._adopting is not None,
+            "adoption": "off" if self._adoption is None else self._adoption.state,
             "drain_left_s": round(self._drain.left_s(), 1) if self._drain.began else None,
         }
 
@@ -246,11 +248,12 @@ class Worker(AgentServer):
         if self._acceptance is None or self._adoption is not None or self._drain.began:
             return
         is_cloud = server.edition == ServerInfo.Edition.Cloud
-        adopts = self.config.adopts and not (is_cloud and self.config.adoption == "auto")
-        if not adopts:
+        switch = self.config.adoption
+        self._shared.adopts = switch == "on" or (switch == "auto" and not is_cloud)
+        if not self._shared.adopts:
             logger.info(
                 "waiting rooms are left alone",
-                extra={"adoption": self.config.adoption, "cloud": is_cloud},
+                extra={"adoption": switch, "cloud": is_cloud},
             )
             return
         candidate = Candidate(

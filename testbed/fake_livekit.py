@@ -10,7 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from aiohttp import WSMsgType, web
@@ -46,6 +46,7 @@ class FakeLiveKit:
         edition: what the server says it is.
         calls: how often each method of the API was called.
         failing: the methods that answer with an error.
+        error: the body of that answer, as JSON.
         hanging: the methods that do not answer.
         rooms: what a list of all rooms has.
         listed: set when such a list is on its way to a worker.
@@ -61,6 +62,7 @@ class FakeLiveKit:
         self.edition = models.ServerInfo.Edition.Standard
         self.calls: Counter[str] = Counter()
         self.failing: set[str] = set()
+        self.error: Any = {"code": "internal", "msg": "a fault"}
         self.hanging: set[str] = set()
         self.rooms: list[models.Room] = []
         self.listed = asyncio.Event()
@@ -150,7 +152,7 @@ class FakeLiveKit:
         method = request.match_info["method"]
         self.calls[method] += 1
         if method in self.failing:
-            return web.json_response({"code": "internal", "msg": "a fault"}, status=500)
+            return web.json_response(self.error, status=500)
         if method in self.hanging:
             await asyncio.Event().wait()
         user = models.ParticipantInfo(identity="user", joined_at=1)

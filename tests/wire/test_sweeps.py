@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 from livekit.protocol.models import ServerInfo
 
 from testbed.fake_livekit import FakeLiveKit
 from testbed.processes import logged_at
+from testbed.status import Status
 from testbed.waiting import until
 from tests.conftest import StartWorker
 
@@ -33,6 +35,7 @@ async def test_a_worker_that_does_not_adopt_calls_nothing(
     await running.logged("waiting rooms are left alone")
     await asyncio.sleep(SEVERAL_SWEEPS_S)  # There is nothing to wait for: nothing must happen.
     assert not fake.calls
+    assert (await (await Status.of(running)).get())["adoption"] == "off"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,26 @@ async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
     await running.logged(ADOPTING, room="call")
     await running.logged("waiting rooms are looked for again")
     assert len(running.find(TROUBLE)) == 1
+
+
+@pytest.mark.parametrize("body", [["no"], "no", 7, None], ids=str)
+async def test_an_error_in_no_known_form_is_waited_out_and_can_be_seen(
+    body: Any, fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    fake.has_a_waiting_room("call")
+    fake.failing.add("ListRooms")
+    fake.error = body
+    running = await worker(fake)
+    (trouble,) = await running.logged(TROUBLE)
+    assert trouble["error"]
+    status = await Status.of(running)
+    assert (await status.get())["adoption"] == "failing"
+    assert "agent_adoption_failing 1.0" in await status.metrics()
+
+    fake.failing.clear()
+    await running.logged(ADOPTING, room="call")
+    assert (await status.get())["adoption"] == "on"
+    assert "agent_adoption_failing 0.0" in await status.metrics()
 
 
 async def test_calls_get_rarer_while_they_fail(fake: FakeLiveKit, worker: StartWorker) -> None:
