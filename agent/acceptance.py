@@ -8,6 +8,7 @@ of its psrpc client), and every worker that says no spends from the same three.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -16,12 +17,13 @@ from prometheus_client import Counter
 
 from . import target as targets
 from .build import Build
+from .rooms import Rooms
 from .target import Asked, Malformed, Target
 
 if TYPE_CHECKING:
     from livekit.agents import JobRequest
 
-Reason = Literal["target", "other-target", "untargeted", "malformed", "full"]
+Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,12 @@ class Decision:
 
 
 def decide(
-    asked: Asked, build: Build, *, untargeted: Literal["accept", "reject"], full: bool
+    asked: Asked,
+    build: Build,
+    *,
+    untargeted: Literal["accept", "reject"],
+    full: bool,
+    held: bool = False,
 ) -> Decision:
     """Decide on one job: total, pure, and the only place where the rule is written.
 
@@ -57,6 +64,7 @@ def decide(
         build: the build of this worker.
         untargeted: what to do with a job that names no build.
         full: whether this worker has no room for another session.
+        held: whether the room is left to the agent that it had before an outage.
     """
     if isinstance(asked, Target):
         if not asked.met_by(build.answers_to):
@@ -66,6 +74,8 @@ def decide(
         reason = "malformed" if isinstance(asked, Malformed) else "untargeted"
         if untargeted == "reject":
             return Decision(False, reason)
+    if held:
+        return Decision(False, "held")
     return Decision(False, "full") if full else Decision(True, reason)
 
 
@@ -76,6 +86,7 @@ class Acceptance:
         build: the build of this worker.
         untargeted: what to do with a job that names no build.
         is_full: whether this worker has no room for another session.
+        rooms: what this worker knows of the rooms; an offer adds to it.
         on_refused: is told the room of each job that this worker does not get to serve.
     """
 
@@ -85,11 +96,13 @@ class Acceptance:
         *,
         untargeted: Literal["accept", "reject"],
         is_full: Callable[[], bool],
+        rooms: Rooms,
         on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._build = build
         self._untargeted = untargeted
         self._is_full = is_full
+        self._rooms = rooms
         self._on_refused = on_refused
         self._accepting: set[str] = set()
 
@@ -107,8 +120,15 @@ class Acceptance:
         from livekit.agents import AssignmentTimeoutError  # noqa: PLC0415 loaded by now
 
         job = request.job
-        asked = targets.asked_by(dispatch_metadata=job.metadata, room_metadata=job.room.metadata)
-        decision = decide(asked, self._build, untargeted=self._untargeted, full=self._is_full())
+        now_s = time.monotonic()
+        asked = self._rooms.offered(job, now_s)
+        decision = decide(
+            asked,
+            self._build,
+            untargeted=self._untargeted,
+            full=self._is_full(),
+            held=self._rooms.holds(job.room.name, now_s),
+        )
         self._record(request, asked, decision)
         if not decision.accept:
             await request.reject(terminate=False)

@@ -1,4 +1,4 @@
-"""One agent for one room: who joined first stays, and who is done says so.
+"""One agent for one room: who joined first stays.
 
 This is the part of adoption that runs in the job, see `adoption` for the whole.
 """
@@ -14,18 +14,12 @@ from livekit import rtc
 from livekit.agents import AgentSession, JobContext
 from livekit.agents.voice.room_io import TextInputEvent, TextInputOptions
 
-from .api_errors import is_not_found
 from .waiting import AGENT_NAME, PUBLISHES_FOR
 
 logger = logging.getLogger(__name__)
 
-WITHDRAWAL_S: Final = 5.0
-"""What withdrawing gets: the user is still in the room, and hears nothing."""
-
 LATER_LEAVES_S: Final = 1.0
 """How long an agent that finds another one stays, with some to spare: it leaves at once."""
-
-_WITHDRAWALS: Final = 3
 
 
 class Claim:
@@ -76,41 +70,6 @@ class Claim:
             and PUBLISHES_FOR not in other.attributes
             and other.attributes.get(AGENT_NAME, self._agent_name) == self._agent_name
         )
-
-
-async def withdraw(ctx: JobContext) -> None:
-    """Take back what asked for this agent, so that no worker adopts the room.
-
-    Deletes the room's dispatches for this agent. A failure is logged, not raised: it costs the
-    user nothing but an agent that comes back.
-    """
-    job = ctx.job
-    try:
-        async with asyncio.timeout(WITHDRAWAL_S):
-            await _delete_dispatches(ctx)
-    except Exception as error:
-        if is_not_found(error):
-            return  # The room has closed: nobody can adopt it.
-        logger.warning(
-            "the dispatch of a session that ended on purpose could not be deleted, "
-            "an agent may come back; look at the LiveKit server",
-            extra={"room": job.room.name, "error": str(error) or type(error).__name__},
-        )
-
-
-async def _delete_dispatches(ctx: JobContext) -> None:
-    service = ctx.api.agent_dispatch
-    for attempt in range(1, _WITHDRAWALS + 1):
-        try:
-            for dispatch in await service.list_dispatch(ctx.job.room.name):
-                asks = (dispatch.agent_name, dispatch.deployment)
-                if asks == (ctx.job.agent_name, ctx.job.deployment):
-                    await service.delete_dispatch(dispatch.id, ctx.job.room.name)
-            return
-        except Exception:
-            if attempt == _WITHDRAWALS:
-                raise
-            await asyncio.sleep(0.2 * attempt)
 
 
 class TextInput(TextInputOptions):

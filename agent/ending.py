@@ -15,9 +15,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from livekit import rtc
 from livekit.agents import AgentSession, JobContext, JobExecutorType
 
 from . import logs
+from .shared import Shared
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +42,32 @@ EXIT_S: Final = 5.0
 ShutdownCallback = Callable[[str], Awaitable[None]]
 
 
-class Ending:
-    """The end of one job, for whatever reason it comes."""
+_BY_SOMEBODY: Final = (
+    rtc.DisconnectReason.CLIENT_INITIATED,
+    rtc.DisconnectReason.DUPLICATE_IDENTITY,
+    rtc.DisconnectReason.PARTICIPANT_REMOVED,
+    rtc.DisconnectReason.ROOM_DELETED,
+    rtc.DisconnectReason.ROOM_CLOSED,
+)
+"""Why an agent is out of its room if somebody wanted that; else it was cut off."""
 
-    def __init__(self, ctx: JobContext) -> None:
+
+class Ending:
+    """The end of one job, for whatever reason it comes.
+
+    Args:
+        ctx: the job.
+        shared: where the worker is told if the job has lost its room.
+    """
+
+    def __init__(self, ctx: JobContext, shared: Shared) -> None:
         self._ctx = ctx
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._callbacks: list[ShutdownCallback] = []
         self._ran = False
         self._armed = False
+        self._asked = False
         self.on_purpose = False
         """Whether the agent ended the session, and not its user, a fault or the worker."""
         self._shutdown = ctx.shutdown
@@ -56,8 +75,8 @@ class Ending:
         ctx.shutdown = self._on_shutdown  # type: ignore[method-assign]
         self._in_a_process = ctx.proc.executor_type is JobExecutorType.PROCESS
         ctx.add_shutdown_callback(self._run_callbacks)
+        ctx.room.on("disconnected", self._on_disconnected)
         if self._in_a_process:
-            ctx.room.on("disconnected", self._on_disconnected)
             self._following = asyncio.create_task(self._follow_the_worker())
 
     def add_callback(self, callback: ShutdownCallback) -> None:
@@ -76,6 +95,7 @@ class Ending:
             on_purpose: whether the agent wants no other to take over.
         """
         self.on_purpose = self.on_purpose or on_purpose
+        self._asked = True
         self.must_come(reason)
         self._shutdown(reason)
 
@@ -102,7 +122,14 @@ class Ending:
                 await self._ctx.room.disconnect()
             await self._run_callbacks("the worker died")
 
-    def _on_disconnected(self, *_: object) -> None:
+    def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
+        if reason not in _BY_SOMEBODY and not self._asked:
+            logger.error(
+                "the session was cut: the agent lost its room and could not come back; "
+                "look at the LiveKit server and the network",
+                extra={"cause": rtc.DisconnectReason.Name(reason)},
+            )
+            self._shared.cut = self._shared.cut or self._shared.drains
         self.must_come("room disconnected")
 
     async def _run_callbacks(self, reason: str) -> None:

@@ -6,11 +6,13 @@ session may need: the metadata and attributes of its dispatch, and the agent's n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from livekit.agents import AgentServer
 from livekit.agents.job import JobAcceptArguments, RunningJobInfo
 from livekit.agents.utils import shortuuid
+from livekit.agents.worker import ServerEnvOption
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol.agent import Job, JobType
 from livekit.protocol.agent_dispatch import AgentDispatch
@@ -21,12 +23,25 @@ from .waiting import AGENT_NAME
 JOB_PREFIX: Final = "AJ_"
 
 
-def is_available(server: AgentServer) -> bool:
-    """Whether LiveKit's own measures (load, drain) let `server` take another job.
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What LiveKit measures of a worker that it counts as full."""
 
-    Uses the private `AgentServer._is_available`; tests fail when that moves.
+    load: float
+    threshold: float
+
+
+def busy(server: AgentServer) -> Busy | None:
+    """LiveKit's measure of `server` if it is full by that; None if it would take another job.
+
+    A server that drains takes none, whatever it measures. Uses the private
+    `AgentServer._is_available`, `_get_effective_load`, `_load_threshold` and `_devmode`; tests fail
+    when they move.
     """
-    return server._is_available()
+    if server.draining or server._is_available():
+        return None
+    threshold = ServerEnvOption.getvalue(server._load_threshold, server._devmode)
+    return Busy(server._get_effective_load(), threshold)
 
 
 def job_for(dispatch: AgentDispatch, room: Room) -> Job:

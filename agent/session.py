@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import time
 from typing import Final
 
@@ -13,7 +14,7 @@ from livekit.agents import CloseEvent, CloseReason, JobContext, JobExecutorType,
 from livekit.agents.voice.room_io import RoomOptions
 from livekit.rtc.participant import PublishDataTrackError
 
-from . import claim, job_signals, models
+from . import claim, job_signals, models, withdrawal
 from .assistant import Assistant
 from .build import Build
 from .ending import BoundedSession, Ending
@@ -31,6 +32,9 @@ USER_KINDS: Final = (
 
 RETURN_S: Final = 5.0
 """How long a user who was cut off may take to come back, be it from another tab."""
+
+AFTER_OUTAGE_S: Final = 20.0
+"""How long users may take to come back after the agent itself was cut off from its room."""
 
 _ENDED_BY_THE_AGENT: Final = (CloseReason.USER_INITIATED, CloseReason.TASK_COMPLETED)
 
@@ -67,7 +71,7 @@ def prepare(build: Build, settings: Settings, shared: Shared, process: JobProces
 
 async def run(ctx: JobContext) -> None:
     """Serve one job (LiveKit's entrypoint)."""
-    ending = ctx.proc.userdata["ending"] = Ending(ctx)
+    ending = ctx.proc.userdata["ending"] = Ending(ctx, ctx.proc.userdata["shared"])
     try:
         await _serve(ctx, ending)
     except Exception:
@@ -80,7 +84,7 @@ async def end(ctx: JobContext) -> None:
     # There is none where the job is ended before its entrypoint has begun.
     ending: Ending | None = ctx.proc.userdata.get("ending")
     if ending is not None and ending.on_purpose and _is_adoptable(ctx):
-        await claim.withdraw(ctx)
+        await withdrawal.withdraw(ctx)
 
 
 def _is_adoptable(ctx: JobContext) -> bool:
@@ -133,17 +137,32 @@ async def _serve(ctx: JobContext, ending: Ending) -> None:
 
 
 async def _be_counted(room: rtc.Room) -> None:
-    """Publish something, where no voice is: a server's list of rooms counts who publishes."""
-    try:
-        await room.local_participant.publish_data_track(name="presence")
-    except PublishDataTrackError as error:
-        logger.debug("the server takes no data tracks", extra={"error": str(error)})
+    """Publish something, where no voice is: a server's list of rooms counts who publishes.
+
+    LiveKit publishes a voice again after an outage, but no data track.
+    """
+    publishing: set[asyncio.Task[None]] = set()
+
+    async def publish() -> None:
+        try:
+            await room.local_participant.publish_data_track(name="presence")
+        except PublishDataTrackError as error:
+            logger.debug("the server takes no data tracks", extra={"error": str(error)})
+
+    @room.on("reconnected")
+    def on_reconnected() -> None:
+        task = asyncio.ensure_future(publish())
+        publishing.add(task)
+        task.add_done_callback(publishing.discard)
+
+    await publish()
 
 
 def _greet_the_first_user(
     ctx: JobContext, ending: Ending, assistant: Assistant, timeout_s: float
 ) -> None:
     """Greet once somebody is there, and end the job if nobody comes in time."""
+    loop = asyncio.get_running_loop()
     came = False
 
     def greet() -> None:
@@ -153,8 +172,12 @@ def _greet_the_first_user(
             assistant.greet()
 
     def give_up() -> None:
-        if not came:
+        if came:
+            return
+        if _is_connected(ctx.room):
             ending.now("nobody joined in time")
+        else:
+            loop.call_later(timeout_s, give_up)
 
     @ctx.room.on("participant_connected")
     def on_joined(user: rtc.RemoteParticipant) -> None:
@@ -164,7 +187,7 @@ def _greet_the_first_user(
     if _users(ctx.room):
         greet()
     else:
-        asyncio.get_running_loop().call_later(timeout_s, give_up)
+        loop.call_later(timeout_s, give_up)
 
 
 def _users(room: rtc.Room) -> list[rtc.RemoteParticipant]:
@@ -175,22 +198,35 @@ def _end_with_the_last_user(ctx: JobContext, ending: Ending) -> None:
     """End the job as soon as no user is left.
 
     LiveKit alone would keep the agent until the room's departure timeout, and a draining
-    worker with it.
+    worker with it. While the agent is cut off from its room it knows nothing about its users, and
+    LiveKit shows them as gone.
     """
     loop = asyncio.get_running_loop()
+    room = ctx.room
+    known_from_s = -math.inf
 
     def end_if_empty() -> None:
-        if not _users(ctx.room):
+        if _is_connected(room) and loop.time() >= known_from_s and not _users(room):
             ending.now("the last user left")
 
-    @ctx.room.on("participant_disconnected")
+    @room.on("participant_disconnected")
     def on_left(user: rtc.RemoteParticipant) -> None:
-        if user.kind not in USER_KINDS:
+        if user.kind not in USER_KINDS or not _is_connected(room):
             return
         if user.disconnect_reason in _LEFT_FOR_GOOD:
             end_if_empty()
         else:
             loop.call_later(RETURN_S, end_if_empty)
+
+    @room.on("reconnected")
+    def on_reconnected() -> None:
+        nonlocal known_from_s
+        known_from_s = loop.time() + AFTER_OUTAGE_S
+        loop.call_at(known_from_s, end_if_empty)
+
+
+def _is_connected(room: rtc.Room) -> bool:
+    return room.connection_state == rtc.ConnectionState.CONN_CONNECTED
 
 
 def _follow_users(ctx: JobContext, session: BoundedSession) -> None:

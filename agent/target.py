@@ -51,6 +51,12 @@ class Target:
         """Whether a build that answers to names as `answers_to` says may serve this target."""
         return any(name == ANY or answers_to(name) for name in self.names)
 
+    def only_met_by(self, answers_to: Callable[[str], bool]) -> bool:
+        """Whether no other build than the one that answers to names so may ever serve this."""
+        return self.fallback == "none" and all(
+            name != ANY and answers_to(name) for name in self.names
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Untargeted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -10,8 +11,7 @@ from livekit.protocol.agent import JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
-from . import target as targets
-from .target import Target
+from .target import Asked, Target
 
 OFFER_S: Final = 3.0
 """How old a dispatch must be before it counts as dropped: livekit-server gives the whole chain of
@@ -56,12 +56,16 @@ class Waiting:
     """The room waits, and this worker must not serve it yet.
 
     Attributes:
-        names: the builds that it waits for; empty while a dispatch is still under way.
-        until_s: Unix time at which to look again, or None if that changes nothing.
+        names: the builds that it waits for; empty while an agent may still come by itself.
+        in_s: in how many seconds to look again, or None if that changes nothing.
+        offered: whether the dispatcher may still be offering the job.
+        only_ours: whether no other build may serve the room.
     """
 
     names: tuple[str, ...]
-    until_s: float | None
+    in_s: float | None
+    offered: bool = False
+    only_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,22 @@ class Fits:
     Attributes:
         dispatch: what asked for this agent.
         reason: why this build may serve it, as logged and counted.
+        waited_s: for how long the room has waited.
+        asked_s: how long ago the dispatch was made.
+        only_ours: whether no other build may serve the room.
     """
 
     dispatch: AgentDispatch
     reason: Literal["target", "untargeted", "fallback"]
+    waited_s: float = 0.0
+    asked_s: float = 0.0
+    only_ours: bool = False
 
 
 Finding: TypeAlias = Served | Empty | NotAsked | Waiting | Fits
+
+Age: TypeAlias = Callable[[str, float], float]
+"""How old something of the server's is, in seconds; see `ages.Ages`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +146,10 @@ def judge(
     *,
     participants: Iterable[ParticipantInfo],
     dispatches: Iterable[AgentDispatch],
-    room_metadata: str,
+    asked: Callable[[AgentDispatch], Asked],
     dead_jobs: Collection[str],
-    served_s: float,
-    now_s: float,
+    age: Age,
+    served_ago_s: float = math.inf,
 ) -> Finding:
     """Judge a room that `presence` leaves open: the only place where the rule is written.
 
@@ -144,51 +157,70 @@ def judge(
         candidate: who judges.
         participants: who is in the room: at least one user, and no agent of ours.
         dispatches: what the room asked for.
-        room_metadata: the room's metadata, as it is now.
+        asked: which build one of them asks for.
         dead_jobs: ids of jobs that are known to have ended.
-        served_s: Unix time at which an agent was last seen there, or 0.
-        now_s: Unix time.
+        age: how old a thing of the server's is, by its id and the server's time of its beginning.
+        served_ago_s: how long ago this worker last knew of an agent there; infinite for never.
     """
     asking = candidate.asked_in(dispatches)
     if not asking:
         return NotAsked()
     # Whoever dispatches again, be it to another build, means the last one.
     dispatch = max(asking, key=lambda each: each.state.created_at)
-    if (busy_until_s := _under_way_until_s(asking, dead_jobs)) > now_s:
-        return Waiting((), busy_until_s)
+    target = asked(dispatch)
+    only_ours = isinstance(target, Target) and target.only_met_by(candidate.answers_to)
+    offered_s, joining_s = _under_way_s(asking, dead_jobs, age)
+    if (busy_s := max(offered_s, joining_s)) > 0:
+        return Waiting((), busy_s, offered=offered_s > 0, only_ours=only_ours)
 
-    asked = targets.asked_by(dispatch_metadata=dispatch.metadata, room_metadata=room_metadata)
-    if not isinstance(asked, Target):
-        return Fits(dispatch, "untargeted") if candidate.untargeted == "accept" else NotAsked()
-    if asked.met_by(candidate.answers_to):
-        return Fits(dispatch, "target")
-    if asked.fallback == "none" or candidate.untargeted == "reject":
-        return Waiting(asked.names, None)
-    waits_since_s = max(_created_s(dispatch), _first_user_s(participants), served_s)
-    due_s = waits_since_s + asked.wait.total_seconds()
-    return Fits(dispatch, "fallback") if due_s <= now_s else Waiting(asked.names, due_s)
+    waited_s = min(_age_of(dispatch, age), _first_user_s(participants, age), served_ago_s)
+    reason = _reason(candidate, target, waited_s)
+    if isinstance(reason, str):
+        return Fits(dispatch, reason, waited_s, _age_of(dispatch, age), only_ours)
+    return reason
 
 
-def _under_way_until_s(dispatches: Iterable[AgentDispatch], dead_jobs: Collection[str]) -> float:
-    """Until when an agent may still come that was asked the regular way."""
-    until_s = 0.0
+def _reason(
+    candidate: Candidate, target: Asked, waited_s: float
+) -> Literal["target", "untargeted", "fallback"] | NotAsked | Waiting:
+    """Why this build may serve a room that nobody else is about to serve, or that it must not."""
+    accepts = candidate.untargeted == "accept"
+    if not isinstance(target, Target):
+        return "untargeted" if accepts else NotAsked()
+    if target.met_by(candidate.answers_to):
+        return "target"
+    if target.fallback == "none" or not accepts:
+        return Waiting(target.names, None)
+    left_s = target.wait.total_seconds() - waited_s
+    return "fallback" if left_s <= 0 else Waiting(target.names, left_s)
+
+
+def _under_way_s(
+    dispatches: Iterable[AgentDispatch], dead_jobs: Collection[str], age: Age
+) -> tuple[float, float]:
+    """For how long a job may still be offered, and an agent that took one may still come."""
+    offered_s = joining_s = 0.0
     for dispatch in dispatches:
         if not dispatch.state.jobs:
-            until_s = max(until_s, _created_s(dispatch) + OFFER_S)
+            offered_s = max(offered_s, OFFER_S - _age_of(dispatch, age))
         for job in dispatch.state.jobs:
             # The server never updates the status of a job that dies; its start is all there is.
             if job.state.status == JobStatus.JS_RUNNING and job.id not in dead_jobs:
-                until_s = max(until_s, job.state.started_at / 1e9 + JOIN_S)
-    return until_s
+                joining_s = max(joining_s, JOIN_S - age(job.id, job.state.started_at / 1e9))
+    return offered_s, joining_s
 
 
-def _created_s(dispatch: AgentDispatch) -> float:
-    return dispatch.state.created_at / 1e9
+def _age_of(dispatch: AgentDispatch, age: Age) -> float:
+    return age(dispatch.id, dispatch.state.created_at / 1e9)
 
 
-def _first_user_s(participants: Iterable[ParticipantInfo]) -> float:
-    return min(
-        participant.joined_at_ms / 1e3 or float(participant.joined_at)
-        for participant in participants
-        if participant.kind in USER_KINDS
+def _first_user_s(participants: Iterable[ParticipantInfo], age: Age) -> float:
+    """How long ago the first of the users who are there came."""
+    return max(
+        (
+            age(user.sid, user.joined_at_ms / 1e3 or float(user.joined_at))
+            for user in participants
+            if user.kind in USER_KINDS
+        ),
+        default=0.0,
     )

@@ -10,6 +10,7 @@ import logging
 import math
 import multiprocessing
 import os
+import time
 from typing import Any, Final
 
 from livekit.agents import NOT_GIVEN, AgentServer, JobRequest, NotGivenOr
@@ -24,6 +25,7 @@ from .connection import Connection
 from .drain import Budget, Drain
 from .exit_codes import ExitCode
 from .own_sessions import OwnSession
+from .rooms import Rooms
 from .settings import Settings
 from .shared import Shared
 from .status import DEFAULT_PORT, State, StatusServer
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 BUILD_FIELD: Final = "build.id"
 """The field of every log record that carries the build id."""
+
+SESSIONS_CHECK_S: Final = 0.1
+"""How often it is looked whether sessions that were adopted in the drain have ended."""
 
 
 class Worker(AgentServer):
@@ -55,6 +60,7 @@ class Worker(AgentServer):
         self._drain = Drain(Budget.of(config.drain_timeout_s))
         self._link = Connection(on_refused=self._on_refused)
         self._signals = signals.StopSignals(self._on_stop, self._on_force)
+        self._rooms = Rooms()
         self._acceptance: Acceptance | None = None
         self._adoption: Adoption | None = None
         self._adopting: asyncio.Task[None] | None = None
@@ -102,15 +108,19 @@ class Worker(AgentServer):
         """Let sessions end, within the budget; see `AgentServer.drain`."""
         self._drain.begin()
         self._signals.drain_begins()
-        await self._stop_adopting()
+        self._shared.drains = True
         if not self._started:
             return  # There can be no session yet, and LiveKit's own `drain` would fail.
         idle.stop_refilling(self)
-        left_s = self._drain.sessions_left_s()
-        # LiveKit takes 0 for no limit at all.
-        draining = asyncio.ensure_future(super().drain(timeout=max(left_s, 0.001)))  # type: ignore[arg-type]
+        if self._adoption is not None:
+            self._adoption.drain_begins()
+        draining = asyncio.ensure_future(self._let_sessions_end())
         forced = asyncio.ensure_future(self._forced.wait())
-        await asyncio.wait({draining, forced}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {draining, forced},
+            timeout=self._drain.sessions_left_s(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         forced.cancel()
         draining.cancel()
         with contextlib.suppress(asyncio.CancelledError, TimeoutError):
@@ -127,6 +137,17 @@ class Worker(AgentServer):
                     "drained_s": round(self._drain.elapsed_s(), 1),
                 },
             )
+        elif self._shared.cut:
+            # The job has said which room, and why.
+            self._exit_code = ExitCode.SESSIONS_CUT
+
+    async def _let_sessions_end(self) -> None:
+        # LiveKit takes 0 for no limit at all.
+        left_s = max(self._drain.sessions_left_s(), 0.001)
+        await super().drain(timeout=left_s)  # type: ignore[arg-type]
+        while self._adoption is not None and await self._adoption.last_look():
+            while self.session_count():  # noqa: ASYNC110 LiveKit tells of no end of a job
+                await asyncio.sleep(SESSIONS_CHECK_S)
 
     async def aclose(self) -> None:
         """Shut down, and end the process with this worker's exit code if it is not 0."""
@@ -194,6 +215,7 @@ class Worker(AgentServer):
             self.build,
             untargeted=untargeted,
             is_full=self._is_full,
+            rooms=self._rooms,
             on_refused=self._on_refused_job,
         )
         budget = self._drain.budget
@@ -244,6 +266,7 @@ class Worker(AgentServer):
 
     def _on_registered(self, _: str, server: ServerInfo) -> None:
         if self._adoption is not None:
+            self._rooms.connected_again(time.monotonic())
             self._adoption.sweep_soon()
         if self._acceptance is None or self._adoption is not None or self._drain.began:
             return
@@ -264,9 +287,11 @@ class Worker(AgentServer):
         )
         self._adoption = Adoption(
             candidate,
+            self._rooms,
             api=functools.partial(client, self.config.credentials),
             sessions=self._sessions,
             may_adopt=self._may_adopt,
+            busy=functools.partial(joining.busy, self),
             launch=self._launch,
         )
         self._adopting = asyncio.create_task(self._adoption.run())
@@ -285,12 +310,7 @@ class Worker(AgentServer):
         }
 
     def _may_adopt(self) -> bool:
-        return (
-            self._link.up
-            and not self._drain.began
-            and not self._is_full()
-            and joining.is_available(self)
-        )
+        return self._link.up and not self._is_full()
 
     async def _launch(self, job: Job) -> None:
         await joining.launch(self, job, self.config.credentials, self.build.attributes())

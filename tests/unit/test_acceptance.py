@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 
 from agent.acceptance import Acceptance, Decision, Reason, decide
 from agent.build import ROOT, Build
+from agent.rooms import Rooms
 from agent.target import EXPECTED, Asked, Malformed, Target, Untargeted
 
 Policy = Literal["accept", "reject"]
@@ -69,6 +70,15 @@ def test_a_job_that_names_no_build_is_left_to_the_policy(
     assert decide(asked, BUILD, untargeted=untargeted, full=full) == decision
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_room_that_had_an_agent_before_an_outage_is_left_to_it(full: bool) -> None:
+    for asked in (Target((BUILD.id,)), Untargeted(), Malformed("5")):
+        decision = decide(asked, BUILD, untargeted="accept", full=full, held=True)
+        assert decision == Decision(False, "held")
+    others = decide(Target(("other",)), BUILD, untargeted="accept", full=full, held=True)
+    assert others == Decision(False, "other-target")
+
+
 # The handler, called with LiveKit's own kind of request
 
 
@@ -105,7 +115,7 @@ class Offer:
 def acceptance(
     *, untargeted: Policy = "accept", full: bool = False, build: Build = BUILD
 ) -> Acceptance:
-    return Acceptance(build, untargeted=untargeted, is_full=lambda: full)
+    return Acceptance(build, untargeted=untargeted, is_full=lambda: full, rooms=Rooms())
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,7 @@ async def test_a_job_is_rejected_once_and_left_to_the_next_worker(
 
 async def test_fullness_is_asked_for_at_every_offer() -> None:
     fullness = iter([False, True, False])
-    handler = Acceptance(BUILD, untargeted="accept", is_full=lambda: next(fullness))
+    handler = Acceptance(BUILD, untargeted="accept", is_full=lambda: next(fullness), rooms=Rooms())
     offers = [Offer(), Offer(), Offer()]
     for offer in offers:
         await handler(offer.request)

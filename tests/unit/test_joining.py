@@ -7,6 +7,7 @@ import inspect
 import math
 import textwrap
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
@@ -18,7 +19,7 @@ from livekit.protocol.agent import Job, JobState, JobType
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import Room
 
-from agent.joining import JOB_PREFIX, is_available, job_for, launch
+from agent.joining import JOB_PREFIX, Busy, busy, job_for, launch
 from agent.waiting import AGENT_NAME
 
 URL: Final = "ws://livekit.test:7880"
@@ -211,14 +212,30 @@ async def test_a_process_that_cannot_be_started_is_the_callers_to_see() -> None:
 # Availability
 
 
-@pytest.mark.parametrize("available", [True, False])
-def test_a_server_that_calls_itself_available_is(available: bool) -> None:
-    @dataclass
-    class Judged:
-        def _is_available(self) -> bool:
-            return available
+def a_server(load: float, *, threshold: float = 0.7, draining: bool = False) -> AgentServer:
+    server = AgentServer(load_threshold=threshold)
+    server._devmode = server._simulation = False
+    server._worker_load, server._draining, server._reserved_slots = load, draining, 0
+    server._proc_pool = cast(Any, SimpleNamespace(processes=[]))
+    return server
 
-    assert is_available(cast(AgentServer, Judged())) is available
+
+@pytest.mark.parametrize("load", [0.0, 0.5, 0.699])
+def test_a_server_below_its_threshold_is_not_busy(load: float) -> None:
+    assert busy(a_server(load)) is None
+
+
+@pytest.mark.parametrize("load", [0.7, 0.95, 3.0])
+def test_a_server_at_its_threshold_is_busy_by_what_it_measures(load: float) -> None:
+    assert busy(a_server(load)) == Busy(load, 0.7)
+
+
+def test_a_server_without_a_threshold_is_never_busy() -> None:
+    assert busy(a_server(5.0, threshold=math.inf)) is None
+
+
+def test_a_server_that_drains_is_not_busy_whatever_it_measures() -> None:
+    assert busy(a_server(5.0, draining=True)) is None
 
 
 # What is LiveKit's own: these fail when it moves
@@ -252,6 +269,13 @@ def test_the_pool_is_where_it_is_looked_for_and_launches_jobs() -> None:
     assert signature.parameters["info"].annotation is RunningJobInfo
 
 
+def test_what_livekit_measures_is_where_it_is_looked_for() -> None:
+    code = inspect.getsource(AgentServer._is_available)
+    assert "if self._draining:" in code
+    assert "ServerEnvOption.getvalue(self._load_threshold, self._devmode)" in code
+    assert "return self._get_effective_load() < load_threshold" in code
+
+
 def test_livekit_itself_launches_accepted_jobs_through_the_pool() -> None:
     assert "await self._proc_pool.launch_job(running_info)" in inspect.getsource(
         AgentServer._answer_availability
@@ -265,13 +289,6 @@ def test_availability_is_a_plain_question_that_takes_no_arguments() -> None:
 
 def test_livekit_asks_the_same_question_before_it_takes_an_offer() -> None:
     assert "if not self._is_available():" in inspect.getsource(AgentServer._answer_availability)
-
-
-@pytest.mark.parametrize("draining", [True, False])
-def test_a_server_that_drains_is_not_available(draining: bool) -> None:
-    server = AgentServer(load_threshold=math.inf)
-    server._devmode, server._draining = False, draining
-    assert is_available(server) is not draining
 
 
 def test_a_server_has_an_id() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent import claim, session
+from agent import session, withdrawal
 from agent.settings import Settings
 from agent.shared import Shared
 
@@ -29,7 +29,7 @@ def withdrawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     async def withdraw(ctx: Any) -> None:
         contexts.append(ctx)
 
-    monkeypatch.setattr(claim, "withdraw", withdraw)
+    monkeypatch.setattr(withdrawal, "withdraw", withdraw)
     return contexts
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 import pytest
@@ -13,6 +15,8 @@ from livekit.protocol.agent import Job, JobState, JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import ParticipantInfo
 
+from agent.ages import Ages
+from agent.target import asked_by
 from agent.waiting import (
     AGENT_NAME,
     JOIN_S,
@@ -108,16 +112,52 @@ def found(
     dead_jobs: Iterable[str] = (),
     served_s: float = 0.0,
     now_s: float = NOW,
-) -> Finding:
-    return judge(
-        candidate(untargeted=untargeted) if who is None else who,
-        participants=[participant()] if participants is None else participants,
-        dispatches=dispatches,
+    ages: Ages | None = None,
+) -> Finding | Until:
+    """The judgement, with its times as points in time; see the tests at the end for the rest."""
+    finding = judged(
+        *dispatches,
+        who=candidate(untargeted=untargeted) if who is None else who,
+        participants=participants,
         room_metadata=room_metadata,
-        dead_jobs=frozenset(dead_jobs),
+        dead_jobs=dead_jobs,
         served_s=served_s,
         now_s=now_s,
+        ages=ages,
     )
+    if isinstance(finding, Waiting):
+        until_s = None if finding.in_s is None else math.ceil((now_s + finding.in_s) * 1e3) / 1e3
+        return Until(finding.names, until_s)
+    return Fits(finding.dispatch, finding.reason) if isinstance(finding, Fits) else finding
+
+
+def judged(
+    *dispatches: AgentDispatch,
+    who: Candidate | None = None,
+    participants: Iterable[ParticipantInfo] | None = None,
+    room_metadata: str = "",
+    dead_jobs: Iterable[str] = (),
+    served_s: float = 0.0,
+    now_s: float = NOW,
+    ages: Ages | None = None,
+) -> Finding:
+    return judge(
+        candidate() if who is None else who,
+        participants=[participant()] if participants is None else participants,
+        dispatches=dispatches,
+        asked=lambda each: asked_by(dispatch_metadata=each.metadata, room_metadata=room_metadata),
+        dead_jobs=frozenset(dead_jobs),
+        age=(Ages() if ages is None else ages).at(now_s, server_now_s=now_s),
+        served_ago_s=now_s - served_s,
+    )
+
+
+@dataclass(frozen=True)
+class Until:
+    """`Waiting`, with the time at which to look again, up to the next millisecond."""
+
+    names: tuple[str, ...]
+    until_s: float | None
 
 
 # Who is an agent
@@ -270,7 +310,7 @@ def test_the_regular_way_gets_all_the_time_that_livekit_gives_it() -> None:
 @pytest.mark.parametrize("metadata", ["", OURS, THEIRS, THEIRS_FIRST, BROKEN])
 def test_a_fresh_dispatch_is_left_to_the_dispatcher(metadata: str) -> None:
     asks = dispatch(metadata, NOW)
-    assert found(asks, now_s=NOW + OFFER_S - 0.001) == Waiting((), NOW + OFFER_S)
+    assert found(asks, now_s=NOW + OFFER_S - 0.001) == Until((), NOW + OFFER_S)
 
 
 def test_a_dispatch_that_nobody_took_counts_as_dropped_once_the_offers_are_over() -> None:
@@ -280,14 +320,14 @@ def test_a_dispatch_that_nobody_took_counts_as_dropped_once_the_offers_are_over(
 
 def test_an_agent_that_took_a_job_gets_time_to_join() -> None:
     asks = dispatch(OURS, jobs=[job(started_s=NOW)])
-    assert found(asks, now_s=NOW + JOIN_S - 0.001) == Waiting((), NOW + JOIN_S)
+    assert found(asks, now_s=NOW + JOIN_S - 0.001) == Until((), NOW + JOIN_S)
     assert found(asks, now_s=NOW + JOIN_S) == Fits(asks, "target")
 
 
 @pytest.mark.parametrize("created_s", [NOW, LONG_AGO])
 def test_once_a_job_was_taken_the_age_of_its_dispatch_does_not_matter(created_s: float) -> None:
     asks = dispatch(OURS, created_s, [job(started_s=NOW - 1)])
-    assert found(asks) == Waiting((), NOW - 1 + JOIN_S)
+    assert found(asks) == Until((), NOW - 1 + JOIN_S)
 
 
 @pytest.mark.parametrize("status", sorted(set(JobStatus.values()) - {JobStatus.JS_RUNNING}))
@@ -299,33 +339,33 @@ def test_nobody_comes_from_a_job_that_does_not_run(status: JobStatus) -> None:
 def test_a_job_that_is_known_to_be_dead_is_not_waited_for() -> None:
     asks = dispatch(OURS, NOW, [job("dead", started_s=NOW)])
     assert found(asks, dead_jobs=["other", "dead"]) == Fits(asks, "target")
-    assert found(asks, dead_jobs=["other"]) == Waiting((), NOW + JOIN_S)
+    assert found(asks, dead_jobs=["other"]) == Until((), NOW + JOIN_S)
 
 
 def test_a_dead_job_does_not_hide_one_that_lives() -> None:
     dead, alive = job("dead", started_s=NOW), job("alive", started_s=NOW - 1)
     for jobs in ([dead, alive], [alive, dead]):
         asks = dispatch(OURS, jobs=jobs)
-        assert found(asks, dead_jobs=["dead"]) == Waiting((), NOW - 1 + JOIN_S)
+        assert found(asks, dead_jobs=["dead"]) == Until((), NOW - 1 + JOIN_S)
 
 
 def test_whoever_comes_last_is_waited_for() -> None:
     first, last = job("1", started_s=NOW - 3), job("2", started_s=NOW - 1)
     until_s = NOW - 1 + JOIN_S
     for jobs in ([first, last], [last, first]):
-        assert found(dispatch(OURS, jobs=jobs)) == Waiting((), until_s)
+        assert found(dispatch(OURS, jobs=jobs)) == Until((), until_s)
     for dispatches in (
         [dispatch(jobs=[first]), dispatch(jobs=[last])],
         [dispatch(jobs=[last]), dispatch(jobs=[first])],
         [dispatch(jobs=[last]), dispatch(created_s=NOW - 1)],
         [dispatch(created_s=NOW - 1), dispatch(jobs=[last])],
     ):
-        assert found(*dispatches) == Waiting((), until_s)
+        assert found(*dispatches) == Until((), until_s)
 
 
 def test_an_older_dispatch_may_still_bring_an_agent() -> None:
     old = dispatch(OURS, NOW - 100, [job(started_s=NOW)])
-    assert found(old, dispatch(OURS, NOW - 50)) == Waiting((), NOW + JOIN_S)
+    assert found(old, dispatch(OURS, NOW - 50)) == Until((), NOW + JOIN_S)
 
 
 def test_an_agent_of_another_name_on_its_way_is_not_waited_for() -> None:
@@ -354,24 +394,24 @@ def test_a_room_that_names_no_build_is_left_to_the_policy(metadata: str) -> None
 def test_room_metadata_names_the_target_where_the_dispatch_does_not() -> None:
     asks = dispatch()
     assert found(asks, room_metadata=OURS) == Fits(asks, "target")
-    assert found(asks, room_metadata=THEIRS) == Waiting(("theirs", "1.4.2"), None)
+    assert found(asks, room_metadata=THEIRS) == Until(("theirs", "1.4.2"), None)
 
 
 def test_dispatch_metadata_wins_over_room_metadata() -> None:
     ours, theirs = dispatch(OURS), dispatch(THEIRS)
     assert found(ours, room_metadata=THEIRS) == Fits(ours, "target")
-    assert found(theirs, room_metadata=OURS) == Waiting(("theirs", "1.4.2"), None)
+    assert found(theirs, room_metadata=OURS) == Until(("theirs", "1.4.2"), None)
 
 
 @pytest.mark.parametrize("untargeted", ["accept", "reject"])
 def test_another_builds_room_waits_for_it_forever(untargeted: Policy) -> None:
-    waits = found(dispatch(THEIRS, 0.0), untargeted=untargeted)
-    assert waits == Waiting(("theirs", "1.4.2"), None)
+    waits = found(dispatch(THEIRS, 1.0), untargeted=untargeted)
+    assert waits == Until(("theirs", "1.4.2"), None)
 
 
 def test_the_fallback_comes_due_after_its_wait_and_not_before() -> None:
     asks = dispatch(THEIRS_FIRST, NOW - FALLBACK_S)
-    assert found(asks, now_s=NOW - 0.001) == Waiting(("theirs",), NOW)
+    assert found(asks, now_s=NOW - 0.001) == Until(("theirs",), NOW)
     assert found(asks, now_s=NOW) == Fits(asks, "fallback")
 
 
@@ -382,7 +422,7 @@ def test_the_wait_begins_when_a_user_first_had_no_agent(latest: str) -> None:
     users = [participant(joined_s=begins_s if latest == "user" else NOW - 400)]
     served_s = begins_s if latest == "agent" else NOW - 300
     waits = found(asks, participants=users, served_s=served_s)
-    assert waits == Waiting(("theirs",), begins_s + FALLBACK_S)
+    assert waits == Until(("theirs",), begins_s + FALLBACK_S)
 
 
 @pytest.mark.parametrize("kind", sorted(USER_KINDS))
@@ -392,30 +432,30 @@ def test_the_wait_is_that_of_the_user_who_came_first(
     first, later = participant(kind, joined_s=NOW - 20), participant(joined_s=NOW - 2)
     for users in ([first, later], [later, first]):
         waits = found(dispatch(THEIRS_FIRST), participants=users)
-        assert waits == Waiting(("theirs",), NOW - 20 + FALLBACK_S)
+        assert waits == Until(("theirs",), NOW - 20 + FALLBACK_S)
 
 
 @pytest.mark.parametrize("kind", [*OTHER_KINDS, KINDS.AGENT])
 def test_nobody_but_users_waits(kind: ParticipantInfo.Kind) -> None:
     others = [participant(kind, joined_s=at_s, name="sales") for at_s in (LONG_AGO, NOW)]
     waits = found(dispatch(THEIRS_FIRST), participants=[*others, participant(joined_s=NOW - 20)])
-    assert waits == Waiting(("theirs",), NOW - 20 + FALLBACK_S)
+    assert waits == Until(("theirs",), NOW - 20 + FALLBACK_S)
 
 
 def test_a_server_that_knows_no_milliseconds_tells_seconds() -> None:
     user = ParticipantInfo(joined_at=int(NOW - 20))
     waits = found(dispatch(THEIRS_FIRST), participants=[user])
-    assert waits == Waiting(("theirs",), NOW - 20 + FALLBACK_S)
+    assert waits == Until(("theirs",), NOW - 20 + FALLBACK_S)
 
 
 def test_a_worker_that_takes_only_its_own_jobs_takes_no_fallback() -> None:
-    waits = found(dispatch(THEIRS_FIRST, 0.0), untargeted="reject")
-    assert waits == Waiting(("theirs",), None)
+    waits = found(dispatch(THEIRS_FIRST, 1.0), untargeted="reject")
+    assert waits == Until(("theirs",), None)
 
 
 def test_a_last_dispatch_without_a_fallback_takes_an_earlier_one_back() -> None:
     old, new = dispatch(THEIRS_FIRST, LONG_AGO), dispatch(THEIRS, NOW - 50)
-    assert found(old, new) == Waiting(("theirs", "1.4.2"), None)
+    assert found(old, new) == Until(("theirs", "1.4.2"), None)
 
 
 # Whatever a server says, there is one finding, and it says when to look again
@@ -457,19 +497,19 @@ ROOMS: Final = st.fixed_dictionaries(
 @given(dispatches=st.lists(DISPATCHES, max_size=3), room=ROOMS, now_s=TIMES)
 @example(dispatches=[AgentDispatch(agent_name=NAME)], room={}, now_s=0.0)
 @example(
-    dispatches=[dispatch(THEIRS_FIRST, 0.0)],
+    dispatches=[dispatch(THEIRS_FIRST, 1.0)],
     room={"participants": [ParticipantInfo()]},
-    now_s=float("inf"),
+    now_s=1e12,
 )
 def test_every_room_gets_one_finding_that_moves_on(
     dispatches: list[AgentDispatch], room: dict[str, Any], now_s: float
 ) -> None:
     finding = found(*dispatches, **room, now_s=now_s)
-    assert isinstance(finding, get_args(Finding))
+    assert isinstance(finding, (*get_args(Finding), Until))
     assert not isinstance(finding, Served | Empty)
     if isinstance(finding, Fits):
         assert finding.dispatch in candidate().asked_in(dispatches)
-    if isinstance(finding, Waiting):
+    if isinstance(finding, Until):
         assert finding.until_s is None or finding.until_s > now_s
         assert finding.names or finding.until_s is not None
 
@@ -479,14 +519,15 @@ def test_every_room_gets_one_finding_that_moves_on(
 def test_whoever_looks_again_when_told_to_learns_the_end_in_two_looks(
     dispatches: list[AgentDispatch], room: dict[str, Any], now_s: float
 ) -> None:
-    finding = found(*dispatches, **room, now_s=now_s)
+    ages = Ages()
+    finding = found(*dispatches, **room, now_s=now_s, ages=ages)
     looks = 0
-    while isinstance(finding, Waiting) and finding.until_s is not None:
+    while isinstance(finding, Until) and finding.until_s is not None:
         looks += 1
         assert looks <= 2
-        finding = found(*dispatches, **room, now_s=finding.until_s)
+        finding = found(*dispatches, **room, now_s=finding.until_s, ages=ages)
     if looks:
-        assert found(*dispatches, **room, now_s=NOW + 10_000) == finding
+        assert found(*dispatches, **room, now_s=NOW + 10_000, ages=ages) == finding
 
 
 @settings(deadline=None)
@@ -494,4 +535,69 @@ def test_whoever_looks_again_when_told_to_learns_the_end_in_two_looks(
 def test_no_build_but_the_target_ever_serves_a_room_without_a_fallback(
     room: dict[str, Any], created_s: float, jobs: list[Job], now_s: float
 ) -> None:
-    assert isinstance(found(dispatch(THEIRS, created_s, jobs), **room, now_s=now_s), Waiting)
+    assert isinstance(found(dispatch(THEIRS, created_s, jobs), **room, now_s=now_s), Until)
+
+
+# What else a finding tells
+
+
+def test_a_room_that_only_this_build_may_serve_is_told_apart() -> None:
+    both = json.dumps({"agent_build": ["ours", "theirs"]})
+    anybody = json.dumps({"agent_build": ["ours", "any"]})
+    patient = json.dumps({"agent_build": {"id": "ours", "fallback": "any", "wait": 5}})
+    twice = json.dumps({"agent_build": ["ours", "ours"]})
+    for metadata, only_ours in (
+        (OURS, True),
+        (twice, True),
+        (both, False),
+        (anybody, False),
+        (patient, False),
+        ("", False),
+    ):
+        for asks in (dispatch(metadata), dispatch(metadata, NOW)):
+            finding = judged(asks)
+            assert isinstance(finding, Fits | Waiting)
+            assert finding.only_ours is only_ours
+
+
+def test_an_offer_and_an_agent_that_took_one_are_told_apart() -> None:
+    offered = judged(dispatch(OURS, NOW - 1))
+    assert isinstance(offered, Waiting)
+    assert (offered.offered, offered.in_s) == (True, OFFER_S - 1)
+    taken = judged(dispatch(OURS, jobs=[job(started_s=NOW - 1)]))
+    assert isinstance(taken, Waiting)
+    assert (taken.offered, taken.in_s) == (False, JOIN_S - 1)
+
+
+@pytest.mark.parametrize("latest", ["dispatch", "user", "agent"])
+def test_a_room_has_waited_since_the_last_thing_it_waits_for(latest: str) -> None:
+    begins_s = NOW - 10.5
+    finding = judged(
+        dispatch(OURS, begins_s if latest == "dispatch" else NOW - 500),
+        participants=[participant(joined_s=begins_s if latest == "user" else NOW - 400)],
+        served_s=begins_s if latest == "agent" else NOW - 300,
+    )
+    assert isinstance(finding, Fits)
+    assert finding.waited_s == 10.5
+    assert finding.asked_s == (10.5 if latest == "dispatch" else 500)
+
+
+def test_an_offer_into_a_room_without_a_user_is_told_too() -> None:
+    offered = judged(dispatch(OURS, NOW - 1), participants=[])
+    assert isinstance(offered, Waiting)
+    assert offered.offered
+
+
+@pytest.mark.parametrize("server_is_ahead_s", [-3600.0, -60.0, -10.0, 0.0, 10.0, 3600.0])
+def test_the_workers_own_clock_never_meets_the_servers(server_is_ahead_s: float) -> None:
+    server_now_s = NOW + server_is_ahead_s
+    asks = dispatch(OURS, server_now_s - OFFER_S)
+    finding = judge(
+        candidate(),
+        participants=[participant(joined_s=server_now_s - 1)],
+        dispatches=[asks],
+        asked=lambda each: asked_by(dispatch_metadata=each.metadata, room_metadata=""),
+        dead_jobs=(),
+        age=Ages().at(7.0, server_now_s),
+    )
+    assert isinstance(finding, Fits)

@@ -1,0 +1,119 @@
+"""The server is away for a while: agents, users and what rooms had asked for come back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from livekit.protocol.agent_dispatch import RoomAgentDispatch
+from livekit.protocol.room import RoomConfiguration
+
+from agent.exit_codes import ExitCode
+from agent.rooms import HOLD_S
+from testbed.livekit_server import AGENT_NAME, LiveKitServer
+from testbed.processes import Process
+from testbed.user import User
+from tests.conftest import JoinRoom, StartWorker
+from tests.e2e.test_adoption import SWEPT_S, build, nobody_serves
+from tests.support.metadata import asking_for
+
+ASKS_FOR_A = RoomConfiguration(
+    metadata=asking_for("build-A"), agents=[RoomAgentDispatch(agent_name=AGENT_NAME)]
+)
+
+
+async def restarts(server: LiveKitServer, workers: list[Process], *, away_s: float) -> None:
+    """The server is killed, and started again without what it knew."""
+    await server.stop()
+    await asyncio.sleep(away_s)  # The outage.
+    await server.restart()
+    for worker in workers:
+        await worker.logged("registered worker", count=2, deadline_s=90)
+
+
+async def goes_on(user: User, agent: str) -> None:
+    """The same agent goes on with the same conversation, and no other one comes."""
+    await user.insist("still there?", "still there?")
+    await nobody_serves(user, HOLD_S + SWEPT_S)
+    await user.insist("and now?", "and now?")
+    assert {*user.sightings} == {agent}
+    assert user.spoke_together == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("draining", [False, True], ids=["serving", "draining"])
+@pytest.mark.parametrize("away_s", [3, 8])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+async def test_the_agent_comes_back_and_the_conversation_goes_on(
+    named: bool,
+    away_s: float,
+    draining: bool,
+    own_livekit: LiveKitServer,
+    worker: StartWorker,
+    join: JoinRoom,
+) -> None:
+    name = {"LIVEKIT_AGENT_NAME": AGENT_NAME if named else ""}
+    running = await worker(own_livekit, **build("build-A") | name)
+    config = ASKS_FOR_A if named else None
+    user = await join(own_livekit, "call", config=config)
+    agent = await user.agent(build="build-A")
+    await user.insist("hello", "You said: hello")
+    others = [
+        await worker(own_livekit, **build("build-A") | name),
+        await worker(own_livekit, **build("build-B") | name),
+    ]
+    for other in others:
+        await own_livekit.counts(users=1, publishers=1)
+        await other.logged("registered worker")
+    if draining:
+        running.send()
+        await running.logged("draining worker")
+    # Each worker has seen the agent in a list of rooms.
+    await nobody_serves(user, 3)
+
+    await restarts(own_livekit, [running, *others], away_s=away_s)
+    await goes_on(user, agent.identity)
+    if draining:
+        await user.leave()
+        assert await running.exit() == 0
+
+
+@pytest.mark.long
+async def test_what_a_room_asked_for_is_remembered_when_it_comes_back_without(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    serving = await worker(own_livekit, **build("build-A"))
+    await own_livekit.create_room("call", "build-A")
+    user = await join(own_livekit, "call")
+    first = await user.agent(build="build-A")
+    same = await worker(own_livekit, **build("build-A"))
+    other = await worker(own_livekit, **build("build-B"))
+    # The second worker of the build has seen what the room asks for.
+    serving.kill_family()
+    await user.agent(build="build-A", besides=first.identity)
+    last = await worker(own_livekit, **build("build-A"))
+    await nobody_serves(user, 3)
+
+    await own_livekit.stop()
+    same.kill_family()
+    await own_livekit.restart()
+    for each in (other, last):
+        await each.logged("registered worker", count=2, deadline_s=90)
+    # The room is back by its user alone: without metadata, and without a dispatch.
+    await nobody_serves(user, HOLD_S / 2)
+    assert not other.find("adopting a waiting room")
+
+
+async def test_a_session_that_cannot_come_back_is_no_drained_one(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit, **build("build-A"))
+    await own_livekit.create_room("call", "build-A")
+    user = await join(own_livekit, "call")
+    await user.agent(build="build-A")
+    running.send()
+    await running.logged("draining worker")
+    await own_livekit.stop()
+    (cut,) = await running.logged("the session was cut", deadline_s=120)
+    assert cut["room"] == "call"
+    assert await running.exit(120) == ExitCode.SESSIONS_CUT
