@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from livekit.agents import Agent, RunContext, function_tool
+from livekit.agents.voice import SpeechHandle
 
 from .build import Build
 
@@ -17,17 +18,18 @@ class Assistant(Agent):
             instructions=(
                 "You are a friendly voice assistant. Keep answers short and free of markup, "
                 "because they are spoken. When asked which build, version or deployment you "
-                "are, call the tool which_build and answer with what it returns."
+                "are, call the tool which_build and say what it returns in a sentence."
             )
         )
         self._build = build
 
-    def greet(self) -> None:
+    def greet(self) -> SpeechHandle:
         """Speak first; called when the user is there."""
-        self.session.generate_reply(instructions="Greet the user and offer your help.")
+        return self.session.generate_reply(instructions="Greet the user and offer your help.")
 
     @function_tool
     async def which_build(self, context: RunContext[None]) -> str:
-        """Tell which build of this agent is speaking: id, version, commit and deployment."""
-        facts = {name: value for name, value in self._build.facts().items() if value}
-        return f"I am build {self._build.id}. {json.dumps(facts)}"
+        """Look up which build of this agent is speaking: id, version, commit and deployment."""
+        facts = self._build.facts()
+        del facts["origin"]
+        return json.dumps({name: value for name, value in facts.items() if value})

@@ -79,5 +79,22 @@ def create(models: Models, vad: VAD | None) -> SessionModels:
     )
 
 
+def create_for_text(models: Models) -> dict[str, Any]:
+    """Create what an `AgentSession` is made of where users write and read only.
+
+    To be called on the main thread: it imports plugins.
+    """
+    if models == "offline":
+        return create(models, None).options
+
+    from livekit.plugins import openai  # noqa: PLC0415
+
+    if models == "realtime":
+        # It hears nothing, and answers in writing.
+        model = openai.realtime.RealtimeModel(modalities=["text"])
+        return {"llm": model, "vad": None} | _turns_by("realtime_llm")
+    return {"llm": openai.LLM(), "vad": None} | _turns_by("manual")
+
+
 def _turns_by(detection: str) -> dict[str, Any]:
     return {"turn_handling": {"turn_detection": detection}}

@@ -6,6 +6,7 @@ of a real model: it calls tools, streams its answer, and is interrupted like one
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 from uuid import uuid4
@@ -74,7 +75,7 @@ def answer(conversation: ChatContext) -> ChoiceDelta:
         None,
     )
     if isinstance(last, FunctionCallOutput):
-        return _say(last.output)
+        return _say(in_words(last.output, _last_said_by_the_user(conversation)))
     if not isinstance(last, ChatMessage) or last.role != "user":
         return _say("Hello! I answer by rule. Ask me which build I am.")
     said = last.text_content or ""
@@ -82,6 +83,31 @@ def answer(conversation: ChatContext) -> ChoiceDelta:
         call = FunctionToolCall(name=BUILD_TOOL, arguments="{}", call_id=uuid4().hex)
         return ChoiceDelta(role="assistant", tool_calls=[call])
     return _say(f"You said: {said}")
+
+
+def _last_said_by_the_user(conversation: ChatContext) -> str:
+    said = (m.text_content for m in reversed(conversation.messages()) if m.role == "user")
+    return next(said, None) or ""
+
+
+def in_words(output: str, question: str) -> str:
+    """What `BUILD_TOOL` returned, as a sentence; the output of another tool is said as it is.
+
+    Args:
+        output: what the tool returned.
+        question: what was asked. A commit is long, so only those who ask for it hear it.
+    """
+    try:
+        facts = json.loads(output)
+    except ValueError:
+        return output
+    if not isinstance(facts, dict) or "id" not in facts:
+        return output
+    said = [f"build {facts['id']}"]
+    said += [f"{name} {facts[name]}" for name in ("version", "deployment") if name in facts]
+    if "commit" in facts and "commit" in question.lower():
+        said.append(f"commit {facts['commit']}" + (" with changes" if facts.get("dirty") else ""))
+    return f"I am {', '.join(said)}."
 
 
 def _say(text: str) -> ChoiceDelta:

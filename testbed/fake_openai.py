@@ -18,11 +18,15 @@ class FakeOpenAI:
     Attributes:
         spoken: the texts that were turned to speech.
         understands: what it takes any speech for.
+        refuses_the_key: whether it answers as to a wrong API key.
+        messages: the conversation that it was asked to go on with last.
     """
 
     def __init__(self) -> None:
         self.spoken: list[str] = []
         self.understands = ""
+        self.refuses_the_key = False
+        self.messages: list[dict[str, Any]] = []
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> FakeOpenAI:
@@ -57,10 +61,13 @@ class FakeOpenAI:
         return web.json_response({"object": "list", "data": []})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        messages = (await request.json())["messages"]
+        if self.refuses_the_key:
+            error = {"message": "Incorrect API key provided.", "code": "invalid_api_key"}
+            return web.json_response({"error": error}, status=401)
+        self.messages = (await request.json())["messages"]
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        deltas = _answer(messages[-1])
+        deltas = _answer(self.messages[-1])
         end = "tool_calls" if "tool_calls" in deltas[0] else "stop"
         choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         for choice in [*choices, {"index": 0, "delta": {}, "finish_reason": end}]:
@@ -92,7 +99,8 @@ class FakeOpenAI:
 
 def _answer(message: dict[str, Any]) -> list[dict[str, Any]]:
     if message["role"] == "tool":
-        words = str(message["content"]).split(" ")
+        facts = json.loads(message["content"])
+        words = f"I am build {facts['id']}.".split(" ")
         return [{"role": "assistant", "content": f"{word} "} for word in words]
     if message["role"] == "user" and "build" in str(message["content"]):
         function = {"name": "which_build", "arguments": "{}"}

@@ -13,13 +13,15 @@ from ..settings import Command
 from . import startup
 
 LIVEKIT_COMMANDS: Final[dict[Command, str]] = {
-    "console": "Talk to the agent in this terminal; --text needs no audio. (LiveKit)",
     "dev": "Run a worker while developing. (LiveKit)",
     "start": "Run a worker in production. (LiveKit)",
     "connect": "Join one room right away. (LiveKit)",
     "download-files": "Download what the plugins need. (LiveKit)",
 }
 """LiveKit's commands, and the line that our `--help` shows for each."""
+
+LOG_LEVELS: Final = ("trace", "debug", "info", "warn", "error", "critical")
+"""LiveKit's log levels."""
 
 app = typer.Typer(
     add_completion=False,
@@ -28,6 +30,37 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
+
+
+@app.command(
+    epilog="""\b
+Without --text this is LiveKit's voice console. It also takes
+--input-device, --output-device, --list-devices and --record.""",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def console(
+    context: typer.Context,
+    text: Annotated[
+        bool, typer.Option("--text", help="Type and read: no audio, server or key is needed.")
+    ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help=f"Log from this level on: {', '.join(LOG_LEVELS)}. With --text, default: nothing.",
+        ),
+    ] = None,
+) -> None:
+    """Talk to the agent in this terminal; --text needs no audio."""
+    if not text:
+        # LiveKit's own parser reads all of the arguments.
+        startup.run_livekit("console", sys.argv[2:])
+        return
+    if context.args:
+        startup.fail(f"console --text does not know {context.args[0]!a}; see console --help")
+    if log_level is not None and log_level.lower() not in LOG_LEVELS:
+        startup.fail(f"--log-level {log_level!a}: expected one of {', '.join(LOG_LEVELS)}")
+    startup.talk(log_level)
 
 
 def _pass_on(context: typer.Context) -> None:

@@ -15,6 +15,7 @@ from ..settings import CONNECTING
 def main() -> None:
     """Run the command that the command line names."""
     command = next((name for name in CONNECTING if sys.argv[1:2] == [name]), None)
+    talks = sys.argv[1:2] == ["console"] and "--text" in sys.argv
     try:
         if command is not None:
             from .startup import begin  # noqa: PLC0415
@@ -29,7 +30,7 @@ def main() -> None:
         # Before LiveKit's handlers are in place: nothing has begun yet.
         raise SystemExit(ExitCode.DRAINED) from None
     except SystemExit as end:
-        if command is not None and (end.code is None or isinstance(end.code, int)):
+        if (command or talks) and (end.code is None or isinstance(end.code, int)):
             _leave(end.code or 0)
         raise
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
+import typer
 from dotenv import load_dotenv
 
 from .. import build as builds
@@ -20,7 +21,6 @@ from .. import forkserver, models, settings
 from ..build import ROOT, Build
 from ..exit_codes import ExitCode
 from ..settings import CONNECTING, Command, Settings
-from . import console
 
 if TYPE_CHECKING:
     from ..worker import Worker
@@ -46,15 +46,35 @@ def run_livekit(command: Command, arguments: Sequence[str]) -> None:
         # Console sessions run in a thread of this process, but plugins register on the main
         # thread; and files are downloaded for the plugins that are registered.
         models.import_plugins(config.models)
-    if command == "console" and "--help" not in arguments and not console.has_audio():
-        if "--text" not in arguments:
-            fail(console.NO_AUDIO)
-        console.do_without_audio()
+    if command == "console":
+        _need_audio()
 
     from livekit.agents import cli  # noqa: PLC0415 slow: after the fork server has begun
 
     gc.enable()
     cli.run_app(server)
+
+
+def talk(log_level: str | None) -> None:
+    """Run the text console until the user leaves.
+
+    Args:
+        log_level: the level from which on logs go to stderr; None: they go nowhere.
+    """
+    try:
+        config = begin("console", ())
+        build = identify(config)
+        named = f"{build.id}, version {build.version}" if build.version else build.id
+        # Before the slow imports: somebody waits in front of the screen.
+        typer.echo(f"Build {named}\n{_MODELS[config.models]}\nCtrl+C or Ctrl+D ends it.\n")
+
+        from . import console  # noqa: PLC0415
+
+        gc.enable()
+        console.log_to_stderr(log_level)
+        console.run(build, models.create_for_text(config.models))
+    except KeyboardInterrupt:
+        raise SystemExit(ExitCode.DRAINED) from None
 
 
 def server_for_livekit(arguments: Sequence[str]) -> Worker:
@@ -102,6 +122,25 @@ def fail(*problems: str) -> NoReturn:
     for problem in problems:
         sys.stderr.write(f"agent: {problem}\n")
     raise SystemExit(ExitCode.CONFIGURATION)
+
+
+def _need_audio() -> None:
+    """End if LiveKit's voice console would not find the audio library."""
+    try:
+        import sounddevice  # type: ignore[import-untyped] # noqa: F401, PLC0415
+    except (ImportError, OSError):
+        fail(
+            "this machine has no audio library (PortAudio); use `console --text`, or install it "
+            "with `apt-get install libportaudio2` or `brew install portaudio`"
+        )
+
+
+_MODELS: Final[dict[settings.Models, str]] = {
+    "offline": "Models: offline, which answer by rule. Set OPENAI_API_KEY for real ones.",
+    "openai": "Models: openai, the language model only; nothing is spoken.",
+    "realtime": "Models: realtime, in writing; nothing is spoken.",
+}
+"""What the text console says about each choice of models."""
 
 
 def _server(config: Settings) -> Worker:

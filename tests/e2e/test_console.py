@@ -1,4 +1,4 @@
-"""The text console, in a real terminal, on a machine without audio, key or server."""
+"""The console, in a real terminal and in a pipe, on a machine without audio or a server."""
 
 from __future__ import annotations
 
@@ -8,16 +8,28 @@ import os
 import pty
 import re
 import sys
-import termios
 from collections.abc import AsyncIterator
 
-from agent.build import ROOT, content_id
-from testbed.processes import environment
-from testbed.waiting import until
+import pytest
 
-PROMPT = "❯ "  # noqa: RUF001 LiveKit's
-CURSOR = "█"
-CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+from agent.build import ROOT, content_id, identify
+from testbed import Testbed
+from testbed.processes import environment
+from testbed.waiting import DEADLINE_S, until
+
+TEXT = (sys.executable, "-W", "error::DeprecationWarning", "agent.py", "console", "--text")
+GREETING = "agent: Hello! I answer by rule. Ask me which build I am.\n"
+LEAVE = "Ctrl+C or Ctrl+D ends it."
+HEADER_LINES = 4
+PROMPT = "you: "
+CONTROL_SEQUENCE = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|\r")
+WITHOUT_AUDIO = """
+import sys
+sys.modules["sounddevice"] = None
+sys.argv[0] = "agent.py"
+from agent.cli.main import main
+main()
+"""
 
 
 class Terminal:
@@ -25,8 +37,9 @@ class Terminal:
 
     def __init__(self, fd: int, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.shown = ""
         self._fd = fd
+        self._output = ""
+        self._typed_at = 0
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -49,10 +62,18 @@ class Terminal:
             await process.wait()
             os.close(ours)
 
+    @property
+    def shown(self) -> str:
+        """What a person has seen by now."""
+        with contextlib.suppress(OSError):
+            self._output += os.read(self._fd, 65536).decode(errors="replace")
+        return CONTROL_SEQUENCE.sub("", self._output)
+
     async def sees(self, text: str) -> None:
+        """Wait until this is what is shown last, and new since something was typed."""
+
         def seen() -> bool:
-            self._read()
-            return text in CONTROL_SEQUENCE.sub("", self.shown)
+            return self.shown.endswith(text) and len(self.shown) > self._typed_at
 
         try:
             await until(seen, f"to see {text!r}")
@@ -60,46 +81,124 @@ class Terminal:
             raise TimeoutError(f"{error}\n{self.shown[-2000:]}") from None
 
     async def types(self, text: str) -> None:
-        """Type as a person does: LiveKit's console drops what comes faster than it reads."""
-        for end in range(1, len(text) + 1):
-            await self.presses(text[end - 1])
-            await self.sees(f"{PROMPT}{text[:end]}{CURSOR}")
+        """Wait for the prompt, and type."""
+        await self.sees(f"\n{PROMPT}")
+        self.presses(text)
 
-    async def presses(self, key: str) -> None:
-        await until(self._waits_for_a_key, "the console to wait for a key")
+    def presses(self, key: str) -> None:
+        """Type without waiting."""
+        self._typed_at = len(self.shown)
         os.write(self._fd, key.encode())
 
     async def exit(self) -> int:
-        def ended() -> bool:
-            self._read()
-            return self.process.returncode is not None
-
-        await until(ended, "the console to end")
+        """Wait for the end of the program, and return its exit code."""
+        await until(lambda: self.shown and self.process.returncode is not None, "its end")
         return self.process.returncode or 0
 
-    def _waits_for_a_key(self) -> bool:
-        self._read()
-        return not termios.tcgetattr(self._fd)[3] & termios.ICANON
 
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):
-            self.shown += os.read(self._fd, 65536).decode(errors="replace")
+async def pipe(*arguments: str, said: str, **env: str) -> tuple[int, str, str]:
+    """Run the text console in a pipe; its exit code, its output and its errors."""
+    process = await asyncio.create_subprocess_exec(
+        *TEXT,
+        *arguments,
+        cwd=ROOT,
+        env=environment(**env),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(said.encode()), DEADLINE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return process.returncode or 0, output.decode(), errors.decode()
 
 
-async def test_the_text_console_answers_without_audio_key_or_server() -> None:
-    async with Terminal.of(sys.executable, "agent.py", "console", "--text") as terminal:
-        await terminal.sees("Type to talk")
-        await terminal.types("build?")
-        await terminal.presses("\r")
-        await terminal.sees(f"I am build {content_id()}")
-        await terminal.presses("\x03")
+async def test_the_text_console_shows_what_the_readme_shows() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (transcript,) = re.findall(
+        r"```console\n\$ uv run agent.py console --text\n(.*?)```", readme, re.DOTALL
+    )
+    written = re.search(r"\bI am build ([0-9a-f]{12})\b", transcript)
+    assert written is not None
+    expected = transcript.replace(written[1], content_id())
+    async with Terminal.of(*TEXT) as terminal:
+        for said in re.findall(rf"^{PROMPT}(.+)$", transcript, re.MULTILINE):
+            await terminal.types(f"{said}\r")
+        await terminal.types("\x04")
         assert await terminal.exit() == 0
+        assert terminal.shown == f"{expected}{PROMPT}\n"
+    assert transcript.index("agent: ") == transcript.index("\n\n") + 2
+    assert transcript.split("agent: ")[0].count("\n") <= HEADER_LINES
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl+C", "Ctrl+D"])
+async def test_the_text_console_is_left_at_the_prompt(key: str) -> None:
+    async with Terminal.of(*TEXT) as terminal:
+        await terminal.types("\r")
+        await terminal.types(key)
+        assert await terminal.exit() == 0
+        _, talk = terminal.shown.split(GREETING)
+        assert talk.replace("^C", "") == f"{PROMPT}\n{PROMPT}\n"
+
+
+async def test_the_text_console_is_left_while_the_provider_is_silent() -> None:
+    asked = asyncio.Event()
+    async with await asyncio.start_server(lambda *_: asked.set(), "127.0.0.1", 0) as silent:
+        url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1"
+        async with Terminal.of(*TEXT, OPENAI_API_KEY="sk-fake", OPENAI_BASE_URL=url) as terminal:
+            await asyncio.wait_for(asked.wait(), DEADLINE_S)
+            await terminal.sees(f"{LEAVE}\n\n")
+            terminal.presses("\x03")
+            assert await terminal.exit() == 0
+            assert terminal.shown.split(LEAVE)[1].replace("^C", "").strip() == ""
+
+
+async def test_the_text_console_answers_a_pipe_and_ends_with_it() -> None:
+    code, output, errors = await pipe(said="which build are you?\n\nhello")
+    assert (code, errors) == (0, "")
+    header, talk = output.split("\n\n", 1)
+    assert content_id() in header
+    assert talk == (
+        f"{GREETING}{PROMPT}which build are you?\n"
+        f"agent: I am build {content_id()}, version {identify().version}.\n"
+        f"{PROMPT}\n{PROMPT}hello\nagent: You said: hello\n"
+    )
+
+
+async def test_logs_are_shown_where_they_are_asked_for() -> None:
+    code, output, errors = await pipe("--log-level", "DEBUG", said="hello")
+    assert code == 0
+    assert output.endswith("agent: You said: hello\n")
+    assert "DEBUG livekit.agents" in errors
+
+
+async def test_an_error_of_the_provider_is_one_line_and_the_talk_goes_on(bed: Testbed) -> None:
+    openai = await bed.fake_openai()
+    openai.refuses_the_key = True
+    async with Terminal.of(*TEXT, **openai.settings) as terminal:
+        for _ in range(5):
+            await terminal.types("hello\r")
+            await terminal.sees(f"error: Incorrect API key provided. (HTTP 401)\n{PROMPT}")
+        openai.refuses_the_key = False
+        await terminal.types("which build are you?\r")
+        await terminal.sees(f"\nagent: I am build {content_id()}. \n{PROMPT}")
+        assert "Traceback" not in terminal.shown
+        said = [message["content"] for message in openai.messages if message["role"] == "user"]
+        assert said == [*5 * ["hello"], "which build are you?"]
 
 
 async def test_the_voice_console_without_an_audio_library_says_what_to_install() -> None:
-    without = "import sys; sys.modules['sounddevice'] = None; sys.argv = ['agent.py', 'console']"
-    script = f"{without}; from agent.cli.main import main; main()"
-    async with Terminal.of(sys.executable, "-c", script) as terminal:
-        await terminal.sees("console --text")
+    async with Terminal.of(sys.executable, "-c", WITHOUT_AUDIO, "console") as terminal:
         assert await terminal.exit() == 2
-        assert "Traceback" not in terminal.shown
+        assert "console --text" in terminal.shown
+        assert "libportaudio2" in terminal.shown
+        assert len(terminal.shown.splitlines()) == 1
+
+
+async def test_the_text_console_needs_no_audio_library() -> None:
+    async with Terminal.of(sys.executable, "-c", WITHOUT_AUDIO, "console", "--text") as terminal:
+        await terminal.types("\x04")
+        assert await terminal.exit() == 0
+        assert GREETING in terminal.shown

@@ -218,7 +218,7 @@ def test_help_lists_livekits_commands_and_ours(folder: Path) -> None:
     done = run(folder, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^  ([a-z][a-z-]+)  ", done.stdout, re.MULTILINE)
-    assert {*LIVEKIT_COMMANDS, "build"} <= set(listed)
+    assert {*LIVEKIT_COMMANDS, "console", "build"} <= set(listed)
     assert {"console", "dev", "start", "connect", "download-files", "build"} <= set(listed)
 
 
@@ -236,7 +236,32 @@ def test_an_unknown_command_is_an_error_that_names_it(folder: Path) -> None:
 
 def test_our_list_of_livekits_commands_is_complete() -> None:
     theirs = typer.main.get_group(_legacy._build_cli(AgentServer()))
-    assert set(LIVEKIT_COMMANDS) == set(theirs.commands)
+    assert {*LIVEKIT_COMMANDS, "console"} == set(theirs.commands)
+
+
+def test_help_of_the_console_names_its_options_and_those_of_livekits(folder: Path) -> None:
+    done = run(folder, "console", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    theirs = typer.main.get_group(_legacy._build_cli(AgentServer())).commands["console"]
+    options = {name for parameter in theirs.params for name in parameter.opts}
+    assert "--text" in options
+    assert options - set(re.findall(r"--[a-z-]+", done.stdout)) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("--text", "--record"), "'--record'"),
+        (("--texts", "--text"), "'--texts'"),
+        (("--text", "hello"), "'hello'"),
+        (("--text", "--log-level", "loud"), "'loud'"),
+    ],
+)
+def test_what_the_text_console_does_not_know_is_one_clear_line(
+    folder: Path, arguments: tuple[str, ...], found: str
+) -> None:
+    (problem,) = problems(run(folder, "console", *arguments))
+    assert found in problem
 
 
 @pytest.mark.parametrize("command", ["start", "dev"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
@@ -20,8 +21,8 @@ def conversation(*messages: tuple[ChatRole, str]) -> ChatContext:
     return context
 
 
-def after_the_tool(output: str) -> ChatContext:
-    context = conversation(("user", "Which build are you?"))
+def after_the_tool(output: str, question: str = "Which build are you?") -> ChatContext:
+    context = conversation(("user", question))
     call = FunctionCall(call_id="1", name=BUILD_TOOL, arguments="{}")
     context.insert(call)
     context.insert(FunctionCallOutput(call_id="1", name=BUILD_TOOL, output=output, is_error=False))
@@ -86,9 +87,42 @@ def test_every_tool_call_has_an_id_of_its_own() -> None:
     assert len(ids) == 3
 
 
-def test_what_the_tool_returned_is_said() -> None:
-    delta = answer(after_the_tool("I am build 7f3c9a1e52d0."))
-    assert (delta.content, delta.tool_calls) == ("I am build 7f3c9a1e52d0.", [])
+@pytest.mark.parametrize(
+    ("facts", "question", "said"),
+    [
+        ({"id": "7f3c9a1e52d0"}, "Your build?", "I am build 7f3c9a1e52d0."),
+        (
+            {"id": "build-2", "version": "0.1.0", "commit": "0123abc", "dirty": True},
+            "Your version?",
+            "I am build build-2, version 0.1.0.",
+        ),
+        (
+            {"id": "build-2", "version": "0.1.0", "deployment": "blue"},
+            "Your deployment?",
+            "I am build build-2, version 0.1.0, deployment blue.",
+        ),
+        (
+            {"id": "build-2", "commit": "0123abc"},
+            "Which Commit?",
+            "I am build build-2, commit 0123abc.",
+        ),
+        (
+            {"id": "build-2", "commit": "0123abc", "dirty": True},
+            "Which commit?",
+            "I am build build-2, commit 0123abc with changes.",
+        ),
+    ],
+)
+def test_the_facts_that_the_tool_returned_are_said_in_a_sentence(
+    facts: dict[str, Any], question: str, said: str
+) -> None:
+    delta = answer(after_the_tool(json.dumps(facts), question))
+    assert (delta.content, delta.tool_calls) == (said, [])
+
+
+@pytest.mark.parametrize("output", ["I am build-7.", "", "{", "[]", "7", '{"error": "unknown"}'])
+def test_what_another_tool_returned_is_said_as_it_is(output: str) -> None:
+    assert answer(after_the_tool(output)).content == output
 
 
 async def test_the_model_streams_the_answer_of_the_rules() -> None:
@@ -102,11 +136,11 @@ def test_the_assistant_has_the_tool_that_the_rules_call() -> None:
     assert [tool.id for tool in Assistant(Build("x")).tools] == [BUILD_TOOL]
 
 
-async def test_the_tool_tells_what_is_known_of_the_build() -> None:
-    build = Build("7f3c9a1e52d0", version="1.4.2", deployment="blue")
+async def test_the_tool_returns_the_facts_that_are_known() -> None:
+    build = Build("7f3c9a1e52d0", version="1.4.2", dirty=False, deployment="blue")
     tool: Callable[[Any], Awaitable[str]] = cast(Any, Assistant(build).which_build)
-    told = await tool(None)
-    assert told.startswith("I am build 7f3c9a1e52d0.")
-    assert "1.4.2" in told
-    assert "blue" in told
-    assert "commit" not in told
+    assert json.loads(await tool(None)) == {
+        "id": "7f3c9a1e52d0",
+        "version": "1.4.2",
+        "deployment": "blue",
+    }
