@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from agent import adoption, ending, session, waiting, watchlist
+from agent import adoption, ending, rooms, session, waiting, watchlist
 from agent.build import ROOT
 from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
@@ -36,6 +36,9 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"callbacks {ending.CALLBACK_S:g} s" in DRAINING
     assert f"ended {ending.END_S:g} s after its reason" in DRAINING
     assert f"port {DEFAULT_PORT}" in DRAINING
+    assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
+    assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
+    assert f"a user is there {session.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
 
 
 def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
@@ -44,10 +47,13 @@ def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
     assert "once every two seconds (give or take a quarter)" in ADOPTION
     assert "more than 2 % of the time" in ADOPTION
     assert (adoption.WARNING_S, adoption.MAX_PAUSE_S, watchlist.RECHECK_S) == (60, 60, 60)
-    assert "one warning a minute" in ADOPTION
+    assert "all of them\nonce a minute" in ADOPTION
+    assert f"waits for {adoption.BUSY_WAIT_S:g} seconds" in ADOPTION
+    assert f"Until {rooms.HOLD_S:g} seconds after" in ADOPTION
+    assert f"come back within {rooms.RETURN_S:g} seconds" in ADOPTION
     assert "grow up to\na minute" in ADOPTION
     assert "looked at once a minute" in ADOPTION
-    for metric in (adoption.WAITING, adoption.ADOPTED):
+    for metric in (adoption.WAITING, adoption.ADOPTED, adoption.BUSY, adoption.FAILING):
         assert all(family.name in ADOPTION for family in metric.describe())
 
 
