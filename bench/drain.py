@@ -19,6 +19,7 @@ from typing import Final
 import psutil
 
 from testbed import NotInstalledError, Process, Testbed, User
+from testbed.ending import run_and_exit
 from testbed.fake_livekit import FakeLiveKit
 from testbed.livekit_server import LiveKitServer
 
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from testbed import Processes, StartError
+from testbed.ending import run_and_exit
 from testbed.livekit_server import find_binary
 from testbed.processes import talk_to_this_machine_only
 
@@ -32,6 +33,9 @@ TROUBLE: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 """The exit codes; docs/rehearsal.md has the table."""
+
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that stop a rehearsal."""
 
 DEFAULTS: Final = Options()
 
@@ -207,18 +211,27 @@ async def _one_after_the_other(stages: Sequence[Stage]) -> list[Seen]:
 
 
 async def _interruptible(stages: Sequence[Stage]) -> list[Seen]:
-    """Let other stop signals do what Ctrl+C does: end the run, and all processes with it."""
+    """Let stop signals end the run, and all processes with it.
+
+    The end is bounded, so all signals after the first are ignored until this process has ended:
+    nothing may break into it, neither a second Ctrl+C nor a supervisor that has lost patience.
+    """
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None  # noqa: S101 this runs in one
+    # One that is ignored already is so on purpose: by nohup, or by a shell in the background.
+    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
     stopped = False
 
     def stop() -> None:
         nonlocal stopped
+        for number in heeded:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
         stopped = True
         main.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in heeded:
         loop.add_signal_handler(number, stop)
     try:
         return await _one_after_the_other(stages)
@@ -256,7 +269,7 @@ def _fail(problem: str) -> NoReturn:
     raise typer.Exit(USAGE)
 
 
-def main(arguments: list[str]) -> None:
-    """Run the command with these arguments."""
+def main(arguments: list[str]) -> NoReturn:
+    """Run the command with these arguments, and exit."""
     talk_to_this_machine_only()
-    app(args=arguments, prog_name="agent.py rehearse")
+    run_and_exit(lambda: app(args=arguments, prog_name="agent.py rehearse"))

@@ -171,7 +171,9 @@ class Process:
     def send(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Signal the main process."""
         if self.running:
-            self._process.send_signal(number)
+            # Not asyncio's way: it would take the exit code that asyncio itself waits for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def send_to_group(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Signal the whole process group, if there is anything left of it."""

@@ -22,6 +22,12 @@ from .waiting import DEADLINE_S, until
 PATIENCE_S: Final = 1.5
 """How long a person waits for an answer before saying it again."""
 
+LEAVE_S: Final = 15.0
+"""How long each part of leaving may take: the end of a join on its way, and the goodbye.
+
+As long as a join that livekit still believes in (its `ICE_CONNECT_TIMEOUT`).
+"""
+
 TOPIC_CHAT: Final = "lk.chat"
 TOPIC_ANSWER: Final = "lk.transcription"
 
@@ -89,24 +95,42 @@ class User:
         self._heard: list[str] = []
         self._speakers: set[str] = set()
         self._readers: set[asyncio.Task[None]] = set()
+        self._connecting: asyncio.Task[None] | None = None
         self.room.register_text_stream_handler(TOPIC_ANSWER, self._on_answer)
         self.room.on("participant_connected", self._on_came)
         self.room.on("participant_disconnected", self._on_left)
         self.room.on("track_published", self._on_track)
 
     async def join(self, config: RoomConfiguration | None = None) -> User:
-        """Join the room; it is made with `config` if it does not exist."""
+        """Join the room; it is made with `config` if it does not exist.
+
+        A cancelled join leaves again before it ends. `rtc.Room.connect` must not be cancelled:
+        livekit goes on connecting, and kills this process when nobody takes the room that it has
+        made.
+        """
         token = self.server.token(self.room_name, self.identity, config)
-        await self.room.connect(self.server.url, token)
+        self._connecting = asyncio.create_task(self.room.connect(self.server.url, token))
+        try:
+            await asyncio.shield(self._connecting)
+        except asyncio.CancelledError:
+            await self.leave()
+            raise
         for participant in self.room.remote_participants.values():
             self._on_came(participant)
         return self
 
     async def leave(self) -> None:
-        """Leave the room, as someone does who closes the tab."""
+        """Leave the room, as someone does who closes the tab.
+
+        A join on its way comes to its end first. Each is given `LEAVE_S`, then up.
+        """
         for reader in self._readers:
             reader.cancel()
-        await self.room.disconnect()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            await asyncio.wait({connecting}, timeout=LEAVE_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.room.disconnect(), LEAVE_S)
         await asyncio.gather(*self._readers, return_exceptions=True)
 
     async def be_noticed(self) -> None:

@@ -24,9 +24,9 @@ from tests.conftest import installed
 DEADLINE_S = 240.0
 
 
-async def start(bed: Testbed, *arguments: str) -> Process:
+async def start(bed: Testbed, *arguments: str, **env: str) -> Process:
     await installed(asyncio.to_thread(find_binary))
-    env = {name: os.environ[name] for name in (BINARY_VARIABLE,) if name in os.environ}
+    env |= {name: os.environ[name] for name in (BINARY_VARIABLE,) if name in os.environ}
     return await bed.processes.start(
         *(sys.executable, "agent.py", "rehearse", *arguments),
         name="rehearsal",
@@ -124,14 +124,45 @@ async def test_a_worker_that_drops_a_session_is_caught(bed: Testbed, tmp_path: P
     assert "session 3 lost: no agent within 15 s" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_rehearsal_that_is_stopped_leaves_nothing_behind(
-    number: signal.Signals, bed: Testbed
+SLOW_LOGS = """
+import logging, os, pathlib, threading, time
+
+def slow(record):
+    if threading.current_thread() is not threading.main_thread():
+        pathlib.Path(os.environ["SLOW_LOGS"]).touch()
+        for _ in range(50):
+            time.sleep(0.0005)
+    return False
+
+logger = logging.getLogger("livekit")
+logger.setLevel(logging.DEBUG)
+logger.addFilter(slow)
+"""
+"""Keeps a native thread of the rehearsal's users in Python, from their first join to the end."""
+
+
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)],
+    ids=["sigint", "sigterm", "sigint-again-and-again"],
+)
+async def test_a_rehearsal_that_is_stopped_while_users_join_leaves_nothing_behind(
+    number: signal.Signals, again: bool, bed: Testbed, tmp_path: Path
 ) -> None:
-    process = await start(bed, "--sessions", "20", "--deploys", "1", "--workers", "1")
+    (tmp_path / "sitecustomize.py").write_text(SLOW_LOGS)
+    joining = tmp_path / "joining"
+    process = await start(
+        bed,
+        *("--sessions", "20", "--deploys", "1", "--workers", "1"),
+        PYTHONPATH=str(tmp_path),
+        SLOW_LOGS=str(joining),
+        LIVEKIT_RTC_DEBUG="1",
+    )
     await process.said("build-1: 1 ready", READY_S)
-    await until(lambda: len(marked(process.mark)) > 5, "job processes to run")
+    await until(joining.exists, "a user to join")
     process.send(number)
+    while again and not await process.exited(0.001):
+        process.send(number)
     assert await process.exit() == 130, process.output
     assert "interrupted" in process.output
     assert "Traceback" not in process.output
