@@ -51,7 +51,7 @@ class Worker(AgentServer):
         self.build = build
         self.config = config
         self._drain = Drain(Budget.of(config.drain_timeout_s))
-        self._link = Connection(on_refused=self._on_refused)
+        self._link = Connection(self._on_refused, self.session_count)
         self._signals = signals.StopSignals(self._on_stop, self._on_force)
         self._acceptance: Acceptance | None = None
         self._adoption: Adoption | None = None

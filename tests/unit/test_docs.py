@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from agent import adoption, ending, session, waiting, watchlist
+from agent import adoption, connection, ending, session, waiting, watchlist
 from agent.build import ROOT
 from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
@@ -36,6 +36,7 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"callbacks {ending.CALLBACK_S:g} s" in DRAINING
     assert f"ended {ending.END_S:g} s after its reason" in DRAINING
     assert f"port {DEFAULT_PORT}" in DRAINING
+    assert f"is refused tries on for {connection.PATIENCE_S:g} seconds" in DRAINING
 
 
 def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
