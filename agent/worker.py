@@ -74,6 +74,7 @@ class Worker(AgentServer):
         """Run until the stop signal; see `AgentServer.run`."""
         self._loop_of_run = asyncio.get_running_loop()
         forkserver.prepare_environment(self.config.models)
+        forkserver.read_exit_codes_once()
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._add_build)
         logging.getLogger("livekit.agents").addFilter(_is_no_offer)
