@@ -11,7 +11,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from multiprocessing import forkserver
+import threading
+from multiprocessing import connection, forkserver, popen_forkserver
 from typing import TYPE_CHECKING, Final
 
 from .build import ROOT
@@ -58,3 +59,25 @@ def prepare_environment(models: Models) -> None:
     if models != "openai":
         # The realtime model finds the end of a turn by itself, and text needs none.
         os.environ.setdefault(LOCAL_INFERENCE, "0")
+
+
+def read_exit_codes_once() -> None:
+    """Keep two threads from reading the exit code of one process.
+
+    The fork server sends it once. Python reads it in the thread that waits for the process, and
+    whenever another process starts; where both do so at once, the second one finds nothing and
+    makes it 255. LiveKit would log that as an error, and report the job as failed. Replaces
+    `popen_forkserver.Popen.poll` of Python; a test has the two threads meet.
+    """
+    poll = popen_forkserver.Popen.poll
+    if poll.__module__ == __name__:
+        return
+    reading = threading.Lock()
+
+    def poll_once(self: popen_forkserver.Popen, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None and flag != os.WNOHANG:
+            connection.wait([self.sentinel])
+        with reading:
+            return poll(self, os.WNOHANG)
+
+    popen_forkserver.Popen.poll = poll_once  # type: ignore[method-assign,assignment]

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from . import target
+
 Command: TypeAlias = Literal["start", "dev", "connect", "console", "download-files", "build"]
 Models: TypeAlias = Literal["openai", "realtime", "offline"]
 Untargeted: TypeAlias = Literal["accept", "reject"]
@@ -81,6 +83,13 @@ class Settings(BaseModel):
                     "expected a URL such as wss://my-project.livekit.cloud, without a password"
                 )
         return url
+
+    @field_validator("build_id", "deployment")
+    @classmethod
+    def _names_one_build(cls, name: str | None) -> str | None:
+        if name == target.ANY:
+            raise ValueError("every build answers to this name; expected another one")
+        return name
 
     @property
     def server_is_local(self) -> bool:
@@ -193,10 +202,12 @@ def _problem(fault: Any, values: Mapping[str, Any]) -> str:
     value = values.get(name)
     secret = "SecretStr" in str(field.annotation) or (name == "LIVEKIT_URL" and "@" in str(value))
     message = str(fault["msg"]).removeprefix("Value error, ")
-    expected = {
-        "AGENT_BUILD_ID": "expected 1 to 63 letters, digits, dots and dashes, "
-        "the first a letter or digit",
-        "AGENT_BUILD_COMMIT": "expected 7 to 64 lower-case hex digits",
-    }.get(name, message[:1].lower() + message[1:])
+    expected = message[:1].lower() + message[1:]
+    if fault["type"] == "string_pattern_mismatch":
+        expected = {
+            "AGENT_BUILD_ID": "expected 1 to 63 letters, digits, dots and dashes, "
+            "the first a letter or digit",
+            "AGENT_BUILD_COMMIT": "expected 7 to 64 lower-case hex digits",
+        }[name]
     found = "" if secret else f"={value!a}"
     return f"{name}{found}: {expected}"

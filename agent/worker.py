@@ -58,7 +58,7 @@ class Worker(AgentServer):
         self.build = build
         self.config = config
         self._drain = Drain(Budget.of(config.drain_timeout_s))
-        self._link = Connection(on_refused=self._on_refused)
+        self._link = Connection(self._on_refused, self.session_count)
         self._signals = signals.StopSignals(self._on_stop, self._on_force)
         self._rooms = Rooms()
         self._acceptance: Acceptance | None = None
@@ -82,6 +82,7 @@ class Worker(AgentServer):
         """Run until the stop signal; see `AgentServer.run`."""
         self._loop_of_run = asyncio.get_running_loop()
         forkserver.prepare_environment(self.config.models)
+        forkserver.read_exit_codes_once()
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._add_build)
         logging.getLogger("livekit.agents").addFilter(_is_no_offer)

@@ -43,6 +43,7 @@ class FakeLiveKit:
         answers: for each job id, the answers that came.
         assigns: whether an accepted job is assigned; the room it names does not exist.
         refuses: whether the socket is closed instead of confirming a registration.
+        status: the HTTP status with which connections are turned away; None if they are not.
         edition: what the server says it is.
         calls: how often each method of the API was called.
         failing: the methods that answer with an error.
@@ -50,7 +51,7 @@ class FakeLiveKit:
         hanging: the methods that do not answer.
         rooms: what a list of all rooms has.
         listed: set when such a list is on its way to a worker.
-        connections: how often a worker has connected.
+        connections: how often a worker has connected, or was turned away.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class FakeLiveKit:
         self.answers: defaultdict[str, list[agent.AvailabilityResponse]] = defaultdict(list)
         self.assigns = False
         self.refuses = False
+        self.status: int | None = None
         self.edition = models.ServerInfo.Edition.Standard
         self.calls: Counter[str] = Counter()
         self.failing: set[str] = set()
@@ -168,8 +170,10 @@ class FakeLiveKit:
             asyncio.get_running_loop().call_soon(self.listed.set)
         return web.Response(body=answer.SerializeToString(), content_type="application/protobuf")
 
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.connections += 1
+        if self.status is not None:
+            return web.Response(status=self.status)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback: its connections can be watched, and cut."""
+"""A TCP proxy on loopback: its connections can be watched, cut, and turned away."""
 
 from __future__ import annotations
 
@@ -42,11 +42,16 @@ class Proxy:
     Args:
         to_port: where the connections go.
         observe: makes the observer of each new connection.
+
+    Attributes:
+        turned_away: how many connections were answered instead of forwarded.
     """
 
     def __init__(self, to_port: int, observe: Callable[[], Observer] = Blind) -> None:
         self._to_port = to_port
         self._observe = observe
+        self.turned_away = 0
+        self._status: int | None = None
         self._listener: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -66,6 +71,13 @@ class Proxy:
         for writer in next(iter(self._open.values())):
             writer.transport.abort()
 
+    def answers(self, status: int | None) -> None:
+        """Answer new connections with this HTTP status from now on; None: forward them again.
+
+        Open connections stay as they are.
+        """
+        self._status = status
+
     async def stop(self) -> None:
         """Stop listening, and cut all connections."""
         if self._listener is not None:
@@ -81,6 +93,15 @@ class Proxy:
         ends = self._open[task] = [writer]
         observer = self._observe()
         try:
+            if self._status is not None:
+                self.turned_away += 1
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(
+                    f"HTTP/1.1 {self._status} Turned away\r\n"
+                    "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+                )
+                await writer.drain()
+                return
             answers, server = await asyncio.open_connection("127.0.0.1", self._to_port)
             ends.append(server)
             pumps = [
@@ -95,7 +116,7 @@ class Proxy:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-        except (OSError, asyncio.CancelledError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # The client or the server is gone, or the proxy is stopped.
         finally:
             del self._open[task]

@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
@@ -96,10 +97,7 @@ def server_for_livekit(arguments: Sequence[str]) -> Worker:
 
 def read_settings(command: Command, arguments: Sequence[str] = ()) -> Settings:
     """Read the environment and `.env.local`, or end with every problem named."""
-    try:
-        load_dotenv(ROOT / ".env.local")
-    except UnicodeDecodeError:
-        fail(f"{ROOT / '.env.local'} is not UTF-8 text; save it as such")
+    _file_into_environment(ROOT / ".env.local")
     _flags_into_environment(arguments)
     try:
         return settings.load(os.environ, command)
@@ -148,6 +146,21 @@ def _server(config: Settings) -> Worker:
     from ..worker import Worker  # noqa: PLC0415 slow: after the fork server has begun
 
     return Worker(config, build)
+
+
+def _file_into_environment(file: Path) -> None:
+    """Put what a file of settings says into the environment, which overrides it."""
+    if file.exists() and not file.is_file():
+        # A directory would be passed over in silence, and a pipe waited for.
+        fail(f"{file} is no regular file; remove it, or put lines such as NAME=value into a file")
+    try:
+        load_dotenv(file)
+    except UnicodeDecodeError:
+        fail(f"{file} is not UTF-8 text; save it as such")
+    except ValueError:
+        fail(f"{file} holds a NUL character; save it as UTF-8 text without one")
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}")
 
 
 FLAGS: Final = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -12,6 +14,9 @@ from testbed.processes import alive
 from testbed.status import Status
 from testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
+from tests.support import faults
+
+REFUSED: Final = "LiveKit refuses this worker"
 
 
 async def test_ready_goes_through_all_states(
@@ -101,15 +106,57 @@ async def test_a_deployment_name_that_the_server_refuses_ends_the_worker(
 
 
 async def test_a_wrong_secret_ends_the_worker(
-    own_livekit: LiveKitServer, worker: StartWorker
+    own_livekit: LiveKitServer, worker: StartWorker, tmp_path: Path
 ) -> None:
     wrong = "wrong-" + API_SECRET
-    running = await worker(own_livekit, registered=False, LIVEKIT_API_SECRET=wrong)
+    running = await worker(
+        own_livekit,
+        folder=faults.with_patience(tmp_path / "agent", 1),
+        registered=False,
+        LIVEKIT_API_SECRET=wrong,
+    )
     assert await running.exit() == 3
     (gave_up,) = running.find("giving up on LiveKit")
     assert "401" in gave_up["reason"]
     assert wrong not in running.output
     assert "Traceback" not in running.output
+
+
+@pytest.mark.parametrize("let_in_again", [True, False])
+async def test_a_gateway_that_refuses_for_long_cuts_no_call(
+    let_in_again: bool,
+    bed: Testbed,
+    own_livekit: LiveKitServer,
+    worker: StartWorker,
+    join: JoinRoom,
+    tmp_path: Path,
+) -> None:
+    proxy = await bed.proxy(own_livekit)
+    folder = faults.with_patience(tmp_path / "agent", 1)
+    running = await worker(own_livekit, folder=folder, LIVEKIT_URL=proxy.url)
+    user = await join(own_livekit, "call")
+    await user.agent()
+
+    proxy.answers(403)
+    proxy.cut_oldest()
+    (told,) = await running.logged(REFUSED, status=403)
+    assert (told["level"], told["sessions"]) == ("WARNING", 1)
+    # Each try is a second or less after the one before: the patience is over.
+    turned_away = proxy.turned_away
+    await until(lambda: proxy.turned_away >= turned_away + 5, "more tries")
+    await user.ask("still there?", expect="still there?")
+
+    if let_in_again:
+        proxy.answers(None)
+        await running.logged("registered worker", count=2)
+        second = await join(own_livekit, "second", identity="second")
+        await second.agent()
+    else:
+        await user.leave()
+        assert await running.exit() == 3
+        assert len(running.find("giving up on LiveKit")) == 1
+        assert len(running.find("session ended")) == 1
+    assert len(running.find(REFUSED)) == 1
 
 
 @pytest.mark.slow

@@ -90,6 +90,11 @@ def at_registration(folder: Path, fault: str) -> Path:
     return _append(folder, "worker.py", IN_THE_MAIN_PROCESS.replace("{when}", when) + fault)
 
 
+def with_patience(folder: Path, patience_s: float) -> Path:
+    """A copy of the agent that soon gives up on a LiveKit that answers 401 or 403."""
+    return _append(folder, "connection.py", f"\nPATIENCE_S = {patience_s}\n")
+
+
 IGNORES_CANCELLATION = """
 import asyncio
 

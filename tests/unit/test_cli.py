@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -209,6 +210,40 @@ def test_env_local_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     assert (facts["id"], facts["commit"]) == ("from-file", "0123abc")
     facts = json.loads(run(folder, "build", "--json", AGENT_BUILD_ID="from-env", **read).stdout)
     assert (facts["id"], facts["commit"]) == ("from-env", "0123abc")
+
+
+def _nul(file: Path) -> None:
+    file.write_bytes(b"AGENT_BUILD_ID=a\0b\n")
+
+
+def _not_utf_8(file: Path) -> None:
+    file.write_bytes("AGENT_BUILD_ID=\u00fcber\n".encode("utf-16"))
+
+
+def _without_permission(file: Path) -> None:
+    file.touch(mode=0o000)
+    if os.access(file, os.R_OK):
+        pytest.skip("this user may read everything")
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (_nul, "holds a NUL character"),
+        (_not_utf_8, "is not UTF-8 text"),
+        (os.mkfifo, "is no regular file"),
+        (Path.mkdir, "is no regular file"),
+        (_without_permission, "cannot be read: Permission denied"),
+    ],
+)
+def test_an_env_local_that_cannot_be_read_is_one_clear_line(
+    make: Callable[[Path], None], found: str, tmp_path: Path
+) -> None:
+    folder = copy_of_the_agent(tmp_path)
+    file = folder / ".env.local"
+    make(file)
+    (problem,) = problems(run(folder, "build", PYTHON_DOTENV_DISABLED=""))
+    assert problem.startswith(f"{file} {found}")
 
 
 # Help

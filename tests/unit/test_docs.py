@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from agent import adoption, ending, rooms, session, waiting, watchlist
+from agent import adoption, connection, ending, rooms, session, waiting, watchlist
 from agent.build import ROOT
 from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
@@ -39,6 +39,7 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
     assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
     assert f"a user is there {session.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
+    assert f"is refused tries on for {connection.PATIENCE_S:g} seconds" in DRAINING
 
 
 def test_the_numbers_of_adoption_are_those_of_the_code() -> None:

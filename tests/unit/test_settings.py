@@ -148,6 +148,8 @@ def test_every_problem_is_named_at_once() -> None:
         ("AGENT_BUILD_ID", "a\n", "1 to 63 letters, digits, dots and dashes"),
         ("AGENT_BUILD_ID", "\u00fcber", "1 to 63 letters, digits, dots and dashes"),
         ("AGENT_BUILD_ID", "a" * 64, "1 to 63 letters, digits, dots and dashes"),
+        ("AGENT_BUILD_ID", "any", "every build answers to this name"),
+        ("LIVEKIT_AGENT_DEPLOYMENT", "any", "every build answers to this name"),
         ("AGENT_BUILD_COMMIT", "012345", "7 to 64 lower-case hex digits"),
         ("AGENT_BUILD_COMMIT", "0123ABC", "7 to 64 lower-case hex digits"),
         ("AGENT_BUILD_COMMIT", "0123abc\n", "7 to 64 lower-case hex digits"),

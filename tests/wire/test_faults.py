@@ -8,9 +8,12 @@ import pytest
 
 from agent.build import ROOT, content_id
 from testbed.fake_livekit import FakeLiveKit
+from testbed.processes import logged_at
 from testbed.status import Status
 from testbed.waiting import until
+from testbed.worker import READY_S
 from tests.conftest import StartWorker
+from tests.support import faults
 from tests.support.copies import WAYS_IN
 
 
@@ -54,6 +57,76 @@ async def test_a_server_that_soon_registers_after_all_keeps_its_worker(
     await status.becomes("ready")
     running.send()
     assert await running.exit() == 0
+
+
+@pytest.mark.parametrize("starting", [False, True])
+@pytest.mark.parametrize("status", [401, 403, 503])
+async def test_a_gateway_that_is_away_for_a_moment_keeps_its_workers(
+    status: int, starting: bool, fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    if starting:
+        fake.status = status
+        running = await worker(fake, registered=False)
+    else:
+        running = await worker(fake)
+        fake.status = status
+        await fake.disconnect()
+    (told,) = await running.logged("check", status=status, deadline_s=READY_S)
+    assert told["url"] == f"{fake.credentials['LIVEKIT_URL']}/agent"
+    tried = fake.connections
+    await until(lambda: fake.connections >= tried + 3, "more tries")
+    fake.status = None
+    await running.logged("registered worker", count=1 if starting else 2)
+    assert len(running.find("check", status=status)) == 1, "told more than once"
+    assert not [record for record in running.records if record["level"] == "ERROR"]
+    running.send()
+    assert await running.exit() == 0
+
+
+@pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
+async def test_a_worker_without_sessions_that_stays_refused_gives_up(
+    command: tuple[str, ...], fake: FakeLiveKit, worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = faults.with_patience(tmp_path / "agent", 3)
+    running = await worker(fake, command=command, folder=folder)
+    fake.status = 401
+    before = fake.connections
+    await fake.disconnect()
+    assert await running.exit() == 3
+    # After 0.5, 1 and 2 seconds at most; the first one and the last one are no retries.
+    assert 3 <= fake.connections - before <= 5
+    (told,) = running.find("LiveKit refuses this worker")
+    (gave_up,) = running.find("giving up on LiveKit")
+    assert (told["level"], gave_up["level"]) == ("WARNING", "ERROR")
+    assert logged_at(gave_up) - logged_at(told) >= 3
+    assert "401" in gave_up["reason"]
+    assert "Traceback" not in running.output
+
+
+async def test_a_url_with_a_wrong_path_is_told_with_status_and_url(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    wrong = fake.credentials["LIVEKIT_URL"] + "/some/path"
+    running = await worker(fake, registered=False, LIVEKIT_URL=wrong)
+    await running.logged("failed to connect to livekit", count=3, deadline_s=READY_S)
+    (told,) = running.find("answers with an HTTP error")
+    assert (told["level"], told["status"], told["url"]) == ("WARNING", 404, f"{wrong}/agent")
+    assert "path" in told["message"]
+
+
+async def test_a_success_gives_back_all_the_patience(
+    fake: FakeLiveKit, worker: StartWorker, tmp_path: Path
+) -> None:
+    running = await worker(fake, folder=faults.with_patience(tmp_path / "agent", 4))
+    for registrations in (2, 3, 4):
+        fake.status = 401
+        before = fake.connections
+        await fake.disconnect()
+        await until(lambda before=before: fake.connections >= before + 3, "tries")  # type: ignore[misc]
+        fake.status = None
+        await running.logged("registered worker", count=registrations)
+    assert len(running.find("LiveKit refuses this worker")) == 3
+    assert not running.find("giving up on LiveKit")
 
 
 async def test_a_drain_that_stands_still_takes_no_job_after_a_reconnect(
