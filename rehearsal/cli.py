@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from testbed import Processes, StartError
+from testbed.interrupts import end_all, interruptible
 from testbed.livekit_server import find_binary
 from testbed.processes import talk_to_this_machine_only
 
@@ -169,10 +168,10 @@ def _rehearse(
             folder = logs / one.name
             folder.mkdir(parents=True, exist_ok=True)
             started = Processes(folder)
-            stack.callback(_end, started)
+            stack.callback(end_all, started)
             tell = _teller(one, options, progress)
             stages.append(Stage(options, plan, one, started=started, folder=folder, tell=tell))
-        return asyncio.run(_interruptible(stages))
+        return asyncio.run(interruptible(_one_after_the_other(stages)))
     raise AssertionError("not reached: no callback of the stack swallows errors")
 
 
@@ -204,39 +203,6 @@ async def _one_after_the_other(stages: Sequence[Stage]) -> list[Seen]:
     except BaseExceptionGroup as errors:
         raise first_error(errors) from errors
     return [run.result() for run in runs]
-
-
-async def _interruptible(stages: Sequence[Stage]) -> list[Seen]:
-    """Let other stop signals do what Ctrl+C does: end the run, and all processes with it."""
-    loop = asyncio.get_running_loop()
-    main = asyncio.current_task()
-    assert main is not None  # noqa: S101 this runs in one
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        main.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
-    try:
-        return await _one_after_the_other(stages)
-    except asyncio.CancelledError:
-        if stopped:
-            raise KeyboardInterrupt from None
-        raise
-
-
-def _end(started: Processes) -> None:
-    """End what is left, deaf to a second Ctrl+C."""
-    deaf = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if deaf else None
-    try:
-        started.end_all()
-    finally:
-        if deaf:
-            signal.signal(signal.SIGINT, before)
 
 
 def _stop(way: str) -> Stop:

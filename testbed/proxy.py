@@ -1,10 +1,11 @@
-"""A TCP proxy on loopback: its connections can be watched, and cut."""
+"""A TCP proxy on loopback: its connections can be watched, cut, and answered by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Final, Protocol
 
 _CHUNK_BYTES: Final = 65536
@@ -48,6 +49,7 @@ class Proxy:
         self._to_port = to_port
         self._observe = observe
         self._listener: asyncio.Server | None = None
+        self._answer: HTTPStatus | None = None
         self._open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     async def start(self) -> Proxy:
@@ -66,6 +68,21 @@ class Proxy:
         for writer in next(iter(self._open.values())):
             writer.transport.abort()
 
+    def cut(self) -> None:
+        """Cut all connections, in both directions at once."""
+        for writers in self._open.values():
+            for writer in writers:
+                writer.transport.abort()
+
+    @contextlib.contextmanager
+    def answering(self, status: int) -> Iterator[None]:
+        """Meanwhile answer new connections with this HTTP status, as a load balancer does."""
+        self._answer = HTTPStatus(status)
+        try:
+            yield
+        finally:
+            self._answer = None
+
     async def stop(self) -> None:
         """Stop listening, and cut all connections."""
         if self._listener is not None:
@@ -79,6 +96,13 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None, "streams are served in tasks"  # noqa: S101
         ends = self._open[task] = [writer]
+        if self._answer is not None:
+            try:
+                await _answer(reader, writer, self._answer)
+            finally:
+                del self._open[task]
+                writer.close()
+            return
         observer = self._observe()
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self._to_port)
@@ -101,6 +125,16 @@ class Proxy:
             del self._open[task]
             for end in ends:
                 end.close()
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: HTTPStatus
+) -> None:
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n"
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"{head}\r\n".encode())
+        await writer.drain()
 
 
 async def _pump(

@@ -63,9 +63,11 @@ class User:
         server: where the room is.
         room: the room's name.
         identity: the user's identity in it.
+        url: where the user connects, if not to the server itself.
         clock: the time in seconds.
 
     Attributes:
+        url: where the user connects.
         room: the rtc client.
         sightings: what was seen of each agent, by its identity; those that left too.
         spoke_together: agents that said something while another one was there that had, too.
@@ -77,9 +79,11 @@ class User:
         room: str,
         identity: str = "user",
         *,
+        url: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = server
+        self.url = url or server.url
         self.room_name = room
         self.identity = identity
         self.room = rtc.Room()
@@ -97,7 +101,7 @@ class User:
     async def join(self, config: RoomConfiguration | None = None) -> User:
         """Join the room; it is made with `config` if it does not exist."""
         token = self.server.token(self.room_name, self.identity, config)
-        await self.room.connect(self.server.url, token)
+        await self.room.connect(self.url, token)
         for participant in self.room.remote_participants.values():
             self._on_came(participant)
         return self
