@@ -40,11 +40,17 @@ async def interruptible(main: Coroutine[Any, Any, T]) -> T:
 
 
 def end_all(started: Processes) -> None:
-    """End what is left, deaf to a second Ctrl+C."""
-    deaf = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if deaf else None
+    """End what is left, deaf to a second Ctrl+C.
+
+    And to SIGTERM, which LiveKit's native library sends to its own process when it panics, as it
+    does over a room that nobody waits for any more.
+    """
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, signal.SIG_IGN)
     try:
         started.end_all()
     finally:
-        if deaf:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,7 +11,7 @@ from typing import Final
 
 from rehearsal.relay import Passage
 from rehearsal.stage import first_error
-from testbed import Processes
+from testbed import Processes, StartError
 from testbed.livekit_server import LiveKitServer
 
 from . import growth, leftovers, plan
@@ -74,6 +74,7 @@ class Driver:
         self._passages: list[Passage] = []
         self._here: dict[str, Guest] = {}
         self._users: list[UserSeen] = []
+        self._absent: list[int] = []
         self._faults: list[FaultSeen] = []
         self._samples: list[Sample] = []
 
@@ -130,6 +131,7 @@ class Driver:
                 workers=tuple(worker.seen() for worker in fleet.workers),
                 outages=tuple(faults.outages),
                 leftovers=tuple(left),
+                absent=tuple(sorted(self._absent)),
                 end_s=end_s,
             ),
             samples=self._samples,
@@ -155,7 +157,11 @@ class Driver:
             passages=self._passages,
             here=self._here,
         )
-        self._users.append(await visitor.come())
+        try:
+            self._users.append(await visitor.come())
+        except StartError as error:
+            self._say(str(error))
+            self._absent.append(user.number)
 
     async def _settled(self, server: LiveKitServer, fleet: Fleet) -> list[Leftover]:
         """Wait until all that should be is gone, and return what is not."""

@@ -57,6 +57,7 @@ class Verdict:
     by_way: tuple[Row, ...]
     troubles: tuple[Trouble, ...]
     leftovers: tuple[Leftover, ...]
+    absent: tuple[int, ...]
 
     def count(self, kind: Wrong) -> int:
         """How many users went wrong in this way."""
@@ -65,7 +66,8 @@ class Verdict:
     @property
     def clean(self) -> bool:
         """Whether nothing went wrong that could be helped."""
-        return not self.leftovers and all(t.kind == FORGIVEN for t in self.troubles)
+        nothing_left = not self.leftovers and not self.absent
+        return nothing_left and all(t.kind == FORGIVEN for t in self.troubles)
 
 
 def judge(seen: Seen) -> Verdict:
@@ -83,6 +85,7 @@ def judge(seen: Seen) -> Verdict:
         by_way=tuple(_row(name, wholes) for name in WAYS),
         troubles=tuple(trouble for whole in wholes for trouble in whole.troubles),
         leftovers=seen.leftovers,
+        absent=seen.absent,
     )
 
 

@@ -50,6 +50,8 @@ def lines(seen: Seen, verdict: Verdict, logs: Logs, grown: Sequence[Change]) -> 
     for trouble in verdict.troubles:
         what = f"user {trouble.user} {trouble.kind} after {trouble.after}: {trouble.why}"
         yield f"{trouble.at_s:7.1f} s  {what}"
+    for number in verdict.absent:
+        yield f"user {number} could not get into the room"
     yield f"left over: {len(verdict.leftovers)}"
     for left in verdict.leftovers:
         yield f"  {left.kind} of {left.where}: {left.why}"

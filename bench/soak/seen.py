@@ -115,6 +115,7 @@ class Seen:
         workers: in the order of their start.
         outages: when the server was down.
         leftovers: what should be gone at the end.
+        absent: the numbers of users who could not get into their room.
         end_s: when the last user was gone.
     """
 
@@ -123,4 +124,5 @@ class Seen:
     workers: tuple[WorkerSeen, ...]
     outages: tuple[Span, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
+    absent: tuple[int, ...] = ()
     end_s: float = 0.0

@@ -14,7 +14,7 @@ from agent.exit_codes import ExitCode
 from agent.settings import Settings
 from agent.status import DEFAULT_PORT
 from bench.soak import __main__ as soak
-from bench.soak import fleet, judge, leftovers, plan, troubles
+from bench.soak import fleet, guest, judge, leftovers, plan, troubles
 from rehearsal import cli, scenario, verdict
 
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
@@ -128,7 +128,7 @@ def test_the_numbers_of_a_soak_are_those_of_the_code() -> None:
         f"more than\n{leftovers.GRACE_S:g} s for nobody",
     ):
         assert text in SOAK, text
-    assert fleet.AT_A_TIME == 2
+    assert (fleet.AT_A_TIME, guest.GIVE_UP_S) == (2, 60)
     codes = re.findall(r"^\| (\d+) \|", SOAK, re.MULTILINE)
     assert [int(code) for code in codes] == [
         soak.CLEAN,

@@ -292,6 +292,10 @@ def test_what_nobody_could_know_is_forgiven() -> None:
     assert found.clean
 
 
+def test_users_who_could_not_get_in_are_not_forgiven() -> None:
+    assert not judge(Seen((GOOD,), (), (ONE,), absent=(7,))).clean
+
+
 def test_what_is_left_over_is_not_forgiven() -> None:
     assert not verdict(GOOD, leftovers=(Leftover("process", "build-1.1", "python"),)).clean
 
