@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from testbed import Processes, StartError
 from testbed.ending import run_and_exit
+from testbed.interrupts import end_all, interruptible
 from testbed.livekit_server import find_binary
 from testbed.processes import talk_to_this_machine_only
 
@@ -33,9 +32,6 @@ TROUBLE: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 """The exit codes; docs/rehearsal.md has the table."""
-
-STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that stop a rehearsal."""
 
 DEFAULTS: Final = Options()
 
@@ -173,10 +169,10 @@ def _rehearse(
             folder = logs / one.name
             folder.mkdir(parents=True, exist_ok=True)
             started = Processes(folder)
-            stack.callback(_end, started)
+            stack.callback(end_all, started)
             tell = _teller(one, options, progress)
             stages.append(Stage(options, plan, one, started=started, folder=folder, tell=tell))
-        return asyncio.run(_interruptible(stages))
+        return asyncio.run(interruptible(_one_after_the_other(stages)))
     raise AssertionError("not reached: no callback of the stack swallows errors")
 
 
@@ -208,48 +204,6 @@ async def _one_after_the_other(stages: Sequence[Stage]) -> list[Seen]:
     except BaseExceptionGroup as errors:
         raise first_error(errors) from errors
     return [run.result() for run in runs]
-
-
-async def _interruptible(stages: Sequence[Stage]) -> list[Seen]:
-    """Let stop signals end the run, and all processes with it.
-
-    The end is bounded, so all signals after the first are ignored until this process has ended:
-    nothing may break into it, neither a second Ctrl+C nor a supervisor that has lost patience.
-    """
-    loop = asyncio.get_running_loop()
-    main = asyncio.current_task()
-    assert main is not None  # noqa: S101 this runs in one
-    # One that is ignored already is so on purpose: by nohup, or by a shell in the background.
-    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        for number in heeded:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
-        stopped = True
-        main.cancel()
-
-    for number in heeded:
-        loop.add_signal_handler(number, stop)
-    try:
-        return await _one_after_the_other(stages)
-    except asyncio.CancelledError:
-        if stopped:
-            raise KeyboardInterrupt from None
-        raise
-
-
-def _end(started: Processes) -> None:
-    """End what is left, deaf to a second Ctrl+C."""
-    deaf = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if deaf else None
-    try:
-        started.end_all()
-    finally:
-        if deaf:
-            signal.signal(signal.SIGINT, before)
 
 
 def _stop(way: str) -> Stop:

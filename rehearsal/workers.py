@@ -65,7 +65,14 @@ def contestant(name: str) -> Contestant:
 
 
 class Worker:
-    """One worker process behind its own door to the server."""
+    """One worker process behind its own door to the server.
+
+    Attributes:
+        name: its name in reports.
+        build: the build that it is.
+        process: its main process.
+        door: the proxy through which it reaches the server.
+    """
 
     def __init__(
         self,
@@ -77,13 +84,13 @@ class Worker:
     ) -> None:
         self.name = name
         self.build = build
+        self.process = process
+        self.door = door
         self.started_s = clock()
         self.stop_s: float | None = None
         self.crashed_s: float | None = None
         self.exited_s: float | None = None
         self.gave_up_s: float | None = None
-        self._process = process
-        self._door = door
         self._clock = clock
         self._ready = asyncio.Event()
         self._ready_s: float | None = None
@@ -142,7 +149,7 @@ class Worker:
         if self._ready_s is None:
             found = "ended" if self.exited_s is not None else f"took over {READY_S:g} s"
             raise StartError(
-                f"the worker {self.name} {found} before it registered:\n{self._process.tail()}"
+                f"the worker {self.name} {found} before it registered:\n{self.process.tail()}"
             )
 
     @property
@@ -156,7 +163,7 @@ class Worker:
             return
         self.stop_s = self._clock()
         if way == "group":
-            self._process.send_to_group()
+            self.process.send_to_group()
         else:
             self._terminate()
         if way == "twice":
@@ -166,13 +173,13 @@ class Worker:
     def crash(self) -> None:
         """Kill its main process, without a warning. What its other processes do is up to them."""
         self.crashed_s = self._clock()
-        self._process.send(signal.SIGKILL)
+        self.process.send(signal.SIGKILL)
 
     def give_up(self) -> None:
         """Kill it because it does not exit."""
         if self.running:
             self.gave_up_s = self._clock()
-            self._process.kill_family()
+            self.process.kill_family()
 
     async def exited(self, timeout_s: float) -> bool:
         """Wait for the end of the main process, and tell whether it came."""
@@ -197,7 +204,7 @@ class Worker:
         if self._second is not None:
             self._second.cancel()
         self._waiting.cancel()
-        await self._door.stop()
+        await self.door.stop()
 
     def _is_ready(self) -> None:
         if self._ready_s is None:
@@ -205,8 +212,8 @@ class Worker:
         self._ready.set()
 
     def _terminate(self) -> None:
-        self._process.send()
+        self.process.send()
 
     async def _wait(self) -> None:
-        await self._process.exited()
+        await self.process.exited()
         self.exited_s = self._clock()

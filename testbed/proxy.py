@@ -1,10 +1,11 @@
-"""A TCP proxy on loopback: its connections can be watched, cut, and turned away."""
+"""A TCP proxy on loopback: its connections can be watched, cut, and answered by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Final, Protocol
 
 _CHUNK_BYTES: Final = 65536
@@ -51,8 +52,8 @@ class Proxy:
         self._to_port = to_port
         self._observe = observe
         self.turned_away = 0
-        self._status: int | None = None
         self._listener: asyncio.Server | None = None
+        self._answer: HTTPStatus | None = None
         self._open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     async def start(self) -> Proxy:
@@ -71,12 +72,20 @@ class Proxy:
         for writer in next(iter(self._open.values())):
             writer.transport.abort()
 
-    def answers(self, status: int | None) -> None:
-        """Answer new connections with this HTTP status from now on; None: forward them again.
+    def cut(self) -> None:
+        """Cut all connections, in both directions at once."""
+        for writers in self._open.values():
+            for writer in writers:
+                writer.transport.abort()
 
-        Open connections stay as they are.
-        """
-        self._status = status
+    @contextlib.contextmanager
+    def answering(self, status: int) -> Iterator[None]:
+        """Meanwhile answer new connections with this HTTP status, as a load balancer does."""
+        self._answer = HTTPStatus(status)
+        try:
+            yield
+        finally:
+            self._answer = None
 
     async def stop(self) -> None:
         """Stop listening, and cut all connections."""
@@ -91,17 +100,16 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None, "streams are served in tasks"  # noqa: S101
         ends = self._open[task] = [writer]
+        if self._answer is not None:
+            self.turned_away += 1
+            try:
+                await _answer(reader, writer, self._answer)
+            finally:
+                del self._open[task]
+                writer.close()
+            return
         observer = self._observe()
         try:
-            if self._status is not None:
-                self.turned_away += 1
-                await reader.readuntil(b"\r\n\r\n")
-                writer.write(
-                    f"HTTP/1.1 {self._status} Turned away\r\n"
-                    "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
-                )
-                await writer.drain()
-                return
             answers, server = await asyncio.open_connection("127.0.0.1", self._to_port)
             ends.append(server)
             pumps = [
@@ -122,6 +130,16 @@ class Proxy:
             del self._open[task]
             for end in ends:
                 end.close()
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: HTTPStatus
+) -> None:
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n"
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"{head}\r\n".encode())
+        await writer.drain()
 
 
 async def _pump(

@@ -69,9 +69,11 @@ class User:
         server: where the room is.
         room: the room's name.
         identity: the user's identity in it.
+        url: where the user connects, if not to the server itself.
         clock: the time in seconds.
 
     Attributes:
+        url: where the user connects.
         room: the rtc client.
         sightings: what was seen of each agent, by its identity; those that left too.
         spoke_together: agents that said something while another one was there that had, too.
@@ -83,9 +85,11 @@ class User:
         room: str,
         identity: str = "user",
         *,
+        url: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = server
+        self.url = url or server.url
         self.room_name = room
         self.identity = identity
         self.room = rtc.Room()
@@ -109,7 +113,7 @@ class User:
         made.
         """
         token = self.server.token(self.room_name, self.identity, config)
-        self._connecting = asyncio.create_task(self.room.connect(self.server.url, token))
+        self._connecting = asyncio.create_task(self.room.connect(self.url, token))
         try:
             await asyncio.shield(self._connecting)
         except asyncio.CancelledError:

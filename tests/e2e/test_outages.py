@@ -17,6 +17,9 @@ from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import SWEPT_S, build, nobody_serves
 from tests.support.metadata import asking_for
 
+QUICK = {(True, 3, False), (False, 8, True)}
+
+ASKS = RoomConfiguration(agents=[RoomAgentDispatch(agent_name=AGENT_NAME)])
 ASKS_FOR_A = RoomConfiguration(
     metadata=asking_for("build-A"), agents=[RoomAgentDispatch(agent_name=AGENT_NAME)]
 )
@@ -41,9 +44,22 @@ async def goes_on(user: User, agent: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("draining", [False, True], ids=["serving", "draining"])
-@pytest.mark.parametrize("away_s", [3, 8])
-@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize(
+    ("named", "away_s", "draining"),
+    [
+        pytest.param(
+            named,
+            away_s,
+            draining,
+            # Two of them stand for all where time is short.
+            marks=[] if (named, away_s, draining) in QUICK else pytest.mark.slow,
+            id=f"{'named' if named else 'all'}-{away_s}-{'draining' if draining else 'serving'}",
+        )
+        for named in (True, False)
+        for away_s in (3, 8)
+        for draining in (False, True)
+    ],
+)
 async def test_the_agent_comes_back_and_the_conversation_goes_on(
     named: bool,
     away_s: float,
@@ -79,29 +95,44 @@ async def test_the_agent_comes_back_and_the_conversation_goes_on(
 
 
 @pytest.mark.long
-async def test_what_a_room_asked_for_is_remembered_when_it_comes_back_without(
+async def test_a_room_that_comes_back_without_its_target_is_no_untargeted_one(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     serving = await worker(own_livekit, **build("build-A"))
     await own_livekit.create_room("call", "build-A")
-    user = await join(own_livekit, "call")
+    # The user's token brings a dispatch back, but not what the backend wrote into the room.
+    user = await join(own_livekit, "call", config=ASKS)
     first = await user.agent(build="build-A")
     same = await worker(own_livekit, **build("build-A"))
     other = await worker(own_livekit, **build("build-B"))
-    # The second worker of the build has seen what the room asks for.
-    serving.kill_family()
-    await user.agent(build="build-A", besides=first.identity)
-    last = await worker(own_livekit, **build("build-A"))
     await nobody_serves(user, 3)
 
     await own_livekit.stop()
-    same.kill_family()
+    serving.kill_family()
     await own_livekit.restart()
-    for each in (other, last):
+    for each in (same, other):
         await each.logged("registered worker", count=2, deadline_s=90)
-    # The room is back by its user alone: without metadata, and without a dispatch.
-    await nobody_serves(user, HOLD_S / 2)
+    await user.agent(build="build-A", besides=first.identity)
     assert not other.find("adopting a waiting room")
+    assert not other.find("job offer answered", answer="accept")
+
+
+async def test_a_room_that_comes_back_without_its_dispatch_is_adopted_by_who_remembers_it(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit, **build("build-A"))
+    await own_livekit.create_room("call", "build-A")
+    user = await join(own_livekit, "call")
+    first = await user.agent(build="build-A")
+    (session,) = await running.logged("session started")
+
+    await own_livekit.stop()
+    os.kill(session["pid"], signal.SIGKILL)
+    await own_livekit.restart()
+    await running.logged("registered worker", count=2, deadline_s=90)
+    await user.agent(build="build-A", besides=first.identity)
+    (adopted,) = running.find("adopting a waiting room")
+    assert adopted["reason"] == "target"
 
 
 async def test_a_session_that_cannot_come_back_is_no_drained_one(

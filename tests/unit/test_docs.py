@@ -13,11 +13,14 @@ from agent.drain import EXIT_S, SHUTDOWN_S
 from agent.exit_codes import ExitCode
 from agent.settings import Settings
 from agent.status import DEFAULT_PORT
+from bench.soak import __main__ as soak
+from bench.soak import fleet, guest, judge, leftovers, plan, troubles
 from rehearsal import cli, scenario, verdict
 
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
 REHEARSAL: Final = (ROOT / "docs" / "rehearsal.md").read_text("utf-8")
+SOAK: Final = (ROOT / "docs" / "soak.md").read_text("utf-8")
 
 
 def test_every_exit_code_is_in_the_table() -> None:
@@ -95,3 +98,48 @@ def test_the_numbers_of_a_rehearsal_are_those_of_the_code() -> None:
         assert text in REHEARSAL, text
     codes = re.findall(r"^\| (\d+) \|", REHEARSAL, re.MULTILINE)
     assert [int(code) for code in codes] == [cli.CLEAN, cli.TROUBLE, cli.USAGE, cli.INTERRUPTED]
+
+
+def test_every_option_fault_and_way_of_a_soak_is_in_its_tables() -> None:
+    # argparse has no public way to ask for its options.
+    options = {name for action in soak.parser()._actions for name in action.option_strings}
+    table = set(re.findall(r"^\| `(--[a-z-]+)", SOAK, re.MULTILINE))
+    assert options - {"-h", "--help"} == table
+    words = set(re.findall(r"^\| `([a-z0-9-]+)` \|", SOAK, re.MULTILINE))
+    assert words - table == {*plan.KINDS, *plan.WAYS}
+    wrongs = set(re.findall(r"^\| ([a-z]+) \|", SOAK, re.MULTILINE))
+    assert {*troubles.WRONGS, "answer", "kept"} <= wrongs
+
+
+def test_the_numbers_of_a_soak_are_those_of_the_code() -> None:
+    seconds = {kind: " to ".join(f"{s:g}" for s in both) for kind, both in plan.SECONDS.items()}
+    for text in (
+        f"| `--minutes N` | {soak.DEFAULTS.minutes:g} |",
+        f"| `--each` | | instead: {plan.EACH_S / 60:.1f} minutes",
+        f"| `--seed N` | {soak.DEFAULTS.seed} |",
+        f"A user comes every {plan.USER_EVERY_S:g} s",
+        f"current build, in {plan.ASKS['current']} of {sum(plan.ASKS.values())} cases",
+        f"any build after {plan.WAIT_S} s, in {plan.ASKS['fallback']}",
+        f"nothing, in {plan.ASKS['nothing']}; and for the steady worker, in {plan.ASKS['steady']}",
+        f"A fault comes every {plan.FAULT_EVERY_S:g} s",
+        f"come {plan.LATE_S[0]:g} to {plan.LATE_S[1]:g} s after the room was made",
+        f"SIGCONT after {seconds['stop-worker']} s",
+        f"SIGCONT after {seconds['stop-job']} s",
+        f"started again after {seconds['kill-server']} s",
+        f"two busy loops for {seconds['hog']} s",
+        f"for {plan.SECONDS['answer-401'][0]:g} s, new ones get 401",
+        f"from its begin to {judge.AFTER_S:g} s after its end",
+        f"no answer for {troubles.LOST_S:g} s; for the last {troubles.UP_S:g} of them",
+        f"began in the {troubles.ENDED_S:g} s before",
+        f"had {troubles.LEARNS_S:g} s to see",
+        f"more than\n{leftovers.GRACE_S:g} s for nobody",
+    ):
+        assert text in SOAK, text
+    assert (fleet.AT_A_TIME, guest.GIVE_UP_S) == (2, 60)
+    codes = re.findall(r"^\| (\d+) \|", SOAK, re.MULTILINE)
+    assert [int(code) for code in codes] == [
+        soak.CLEAN,
+        soak.TROUBLE,
+        soak.USAGE,
+        soak.INTERRUPTED,
+    ]

@@ -145,6 +145,36 @@ async def test_a_cut_connection_ends_on_both_sides() -> None:
     server.close()
 
 
+async def test_a_proxy_answers_new_connections_and_leaves_others_alone() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    proxy = await Proxy(server.sockets[0].getsockname()[1]).start()
+    port = int(proxy.url.split(":")[-1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"hello\n")
+    assert await reader.readline() == b"hello\n"
+    with proxy.answering(503):
+        other, asks = await asyncio.open_connection("127.0.0.1", port)
+        asks.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await other.read()).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        asks.close()
+        writer.write(b"hello\n")
+        assert await reader.readline() == b"hello\n"
+    third, speaks = await asyncio.open_connection("127.0.0.1", port)
+    speaks.write(b"hello\n")
+    assert await third.readline() == b"hello\n"
+    proxy.cut()
+    for cut in (reader, third):
+        with contextlib.suppress(ConnectionError):
+            assert not await cut.read()
+    await proxy.stop()
+    server.close()
+
+
 HOLDS_A_TURN = """
 import asyncio
 from testbed.turns import turn
