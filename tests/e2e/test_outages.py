@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
