@@ -14,9 +14,11 @@ from livekit import rtc
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
+from agent.adoption import BUSY_WAIT_S
 from agent.exit_codes import ExitCode
 from testbed.livekit_server import AGENT_NAME, LiveKitServer
 from testbed.processes import Process, logged_at
+from testbed.status import Status
 from testbed.user import User
 from testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
@@ -333,3 +335,36 @@ async def test_a_sweep_costs_one_call_while_all_rooms_have_agents(
     await until(lambda: own_livekit.calls(since=began)["ListRooms"] >= 5, "five sweeps")
     assert own_livekit.calls(since=began).keys() == {"ListRooms"}
     assert watching.running
+
+
+async def test_a_worker_that_is_full_by_cpu_says_so_and_adopts_what_has_waited(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.full_by_cpu(tmp_path / "copy")
+    running = await worker(own_livekit, folder=folder, AGENT_MAX_SESSIONS="", **build("build-A"))
+    await running.logged("worker is at full capacity")
+    for room in ("one", "two"):
+        await own_livekit.create_room(room)
+    users = [await join(own_livekit, room, identity=room) for room in ("one", "two")]
+    joined = time.monotonic()
+    (warning,) = await running.logged("LiveKit counts this worker as full")
+    assert (warning["level"], warning["load"], warning["threshold"]) == ("WARNING", 0.95, 0.7)
+    assert set(warning["rooms"]) <= {"one", "two"}
+    assert "agent_rooms_waiting_for_cpu" in await (await Status.of(running)).metrics()
+    for user in users:
+        await user.agent()
+    assert time.monotonic() - joined >= BUSY_WAIT_S - 1
+    assert not running.find("job offer answered")
+
+
+async def test_a_worker_whose_clock_is_late_adopts_as_soon_as_any(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    await own_livekit.create_room("waits", "build-A")
+    user = await join(own_livekit, "waits")
+    folder = faults.with_a_late_clock(tmp_path / "copy", 60)
+    running = await worker(own_livekit, folder=folder, **build("build-A"))
+    registered = time.monotonic()
+    await running.logged("adopting a waiting room")
+    assert time.monotonic() - registered < SOON_S
+    await user.agent()

@@ -90,6 +90,19 @@ def at_registration(folder: Path, fault: str) -> Path:
     return _append(folder, "worker.py", IN_THE_MAIN_PROCESS.replace("{when}", when) + fault)
 
 
+def full_by_cpu(folder: Path) -> Path:
+    """A copy of the agent on a machine that LiveKit measures as full."""
+    measure = "\nfrom livekit.agents.worker import _DefaultLoadCalc\n"
+    measure += "_DefaultLoadCalc.get_load = staticmethod(lambda: 0.95)\n"
+    return _append(folder, "worker.py", measure)
+
+
+def with_a_late_clock(folder: Path, late_s: float) -> Path:
+    """A copy of the agent on a machine whose clock is behind."""
+    clock = f"\n_right = time.time\ntime.time = lambda: _right() - {late_s}\n"
+    return _append(folder, "worker.py", clock)
+
+
 def with_patience(folder: Path, patience_s: float) -> Path:
     """A copy of the agent that soon gives up on a LiveKit that answers 401 or 403."""
     return _append(folder, "connection.py", f"\nPATIENCE_S = {patience_s}\n")
