@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, overload
 T = TypeVar("T")
 
 POLL_S: Final = 0.05
-DEADLINE_S: Final = 60.0
+DEADLINE_S: Final = 120.0
 """Long enough for a slow, busy machine: nobody measures time with it."""
 
 

@@ -19,7 +19,7 @@ PINNED: Final = {
 }
 """Settings that keep a worker independent of the machine and of other workers on it."""
 
-READY_S: Final = 90.0
+READY_S: Final = 180.0
 """How long a worker may take from its start to its registration, on a very busy machine."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -29,22 +31,38 @@ KINDS = ("e2e", "wire", "unit")
 """The folders of tests, those that take longest first."""
 
 
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """End this process at once when all is told: see `testbed.ending` for what would go wrong."""
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(exitstatus))
+
+    atexit.register(end)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its kind, the name of its folder; put those that take longest first.
 
-    Where tests run side by side, a long one that starts last is waited for alone.
+    Where tests run side by side, a long one that starts last is waited for alone. Heavy ones, which
+    alone keep all processors busy, run one after the other beside the rest.
     """
     for item in items:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
         if kind not in KINDS:
             raise pytest.UsageError(f"{item.path} is in none of tests/{'|'.join(KINDS)}")
         item.add_marker(getattr(pytest.mark, kind))
-    items.sort(key=lambda item: (item.get_closest_marker("long") is None, turn(item)))
+        if item.get_closest_marker("heavy"):
+            item.add_marker(pytest.mark.xdist_group("heavy"))
+    items.sort(key=turn)
 
 
-def turn(item: pytest.Item) -> int:
-    """Which kind's turn it is, in the order of KINDS."""
-    return next(n for n, kind in enumerate(KINDS) if item.get_closest_marker(kind))
+def turn(item: pytest.Item) -> tuple[int, int]:
+    """When a test's turn is: heavy ones first, then long ones, then in the order of KINDS."""
+    marks = ("heavy", "long")
+    mark = next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks))
+    return mark, next(n for n, kind in enumerate(KINDS) if item.get_closest_marker(kind))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -110,12 +110,13 @@ async def test_rooms_that_found_no_worker_are_served_by_the_first_one(
     assert len(user.agents_seen) == 1
 
 
+@pytest.mark.heavy
 async def test_thirty_rooms_that_found_no_worker_are_served_once_each(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
     users = [await join(own_livekit, f"crowd-{number}") for number in range(30)]
     running = await worker(own_livekit)
-    await asyncio.gather(*(user.agent(deadline_s=60) for user in users))
+    await asyncio.gather(*(user.agent(deadline_s=120) for user in users))
     await asyncio.gather(*(user.insist("Which build?", "build") for user in users))
     assert [len(user.agents_seen) for user in users] == [1] * 30
     assert len(running.find("adopting a waiting room")) == 30
@@ -206,7 +207,7 @@ async def test_a_user_who_comes_back_gets_an_agent_again(
     await again.agent()
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -214,16 +215,16 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
     workers = await asyncio.gather(
         *(worker(own_livekit, name=f"worker-{n}", registered=False) for n in range(8))
     )
-    await asyncio.gather(*(user.agent(deadline_s=90) for user in users))
+    await asyncio.gather(*(user.agent(deadline_s=180) for user in users))
     await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
 
     async def no_more_than_one() -> bool:
         there = [await own_livekit.agents_in(f"herd-{number}") for number in range(len(users))]
         return max(map(len, there)) == 1
 
-    await until(no_more_than_one, "the later agents to have left", deadline_s=90)
+    await until(no_more_than_one, "the later agents to have left", deadline_s=180)
     await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
-    await until(no_more_than_one, "one agent for each room", deadline_s=90)
+    await until(no_more_than_one, "one agent for each room", deadline_s=180)
     assert [user.spoke_together for user in users] == [[]] * len(users)
     adoptions = sum(len(worker.find("adopting a waiting room")) for worker in workers)
     logger.info("adoptions: %s", adoptions)
@@ -310,12 +311,12 @@ async def test_no_room_is_forgotten_when_the_server_restarts(
 
     await own_livekit.stop()
     await own_livekit.restart()
-    await new.logged("registered worker", count=2, deadline_s=90)
-    await old.logged("registered worker", count=2, deadline_s=90)
+    await new.logged("registered worker", count=2, deadline_s=180)
+    await old.logged("registered worker", count=2, deadline_s=180)
     await worker(own_livekit, **build("build-B"))
     for name in ("first", "second"):
         user = await join(own_livekit, name, config=config, identity="again")
-        await user.agent(deadline_s=60)
+        await user.agent(deadline_s=120)
     assert old.running
     assert "Traceback" not in old.output
 

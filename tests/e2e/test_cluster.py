@@ -28,7 +28,7 @@ async def served(cluster: Cluster, join: JoinRoom, *, deployment: str = "") -> l
         joined = time.monotonic()
 
         async def wait(user: User = user, joined: float = joined) -> float:
-            await user.agent(build="build-B", deadline_s=60)
+            await user.agent(build="build-B", deadline_s=120)
             assert len(user.agents_seen) == 1
             return time.monotonic() - joined
 

@@ -98,7 +98,7 @@ async def test_a_deployment_name_that_the_server_refuses_ends_the_worker(
     own_livekit: LiveKitServer, worker: StartWorker
 ) -> None:
     running = await worker(own_livekit, registered=False, LIVEKIT_AGENT_DEPLOYMENT="a_b")
-    assert await running.exit(deadline_s=60) == 3
+    assert await running.exit(deadline_s=120) == 3
     (gave_up,) = running.find("giving up on LiveKit")
     assert gave_up["deployment"] == "a_b"
     assert len(running.find("failed to connect to livekit")) < 10

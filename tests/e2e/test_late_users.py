@@ -37,7 +37,7 @@ async def drains_with_a_call(
     return running, user
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 async def test_whoever_comes_reloads_or_loses_the_job_around_the_signal_is_answered(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

@@ -17,7 +17,7 @@ JOBS = 1100
 AT_ONCE = 20
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 async def test_a_thousand_strange_metadata_and_then_a_good_job(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

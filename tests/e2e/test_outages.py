@@ -33,7 +33,7 @@ async def restarts(server: LiveKitServer, workers: list[Process], *, away_s: flo
     await asyncio.sleep(away_s)  # The outage.
     await server.restart()
     for worker in workers:
-        await worker.logged("registered worker", count=2, deadline_s=90)
+        await worker.logged("registered worker", count=2, deadline_s=180)
 
 
 async def goes_on(user: User, agent: str) -> None:
@@ -113,7 +113,7 @@ async def test_a_room_that_comes_back_without_its_target_is_no_untargeted_one(
     serving.kill_family()
     await own_livekit.restart()
     for each in (same, other):
-        await each.logged("registered worker", count=2, deadline_s=90)
+        await each.logged("registered worker", count=2, deadline_s=180)
     await user.agent(build="build-A", besides=first.identity)
     assert not other.find("adopting a waiting room")
     assert not other.find("job offer answered", answer="accept")
@@ -131,7 +131,7 @@ async def test_a_room_that_comes_back_without_its_dispatch_is_adopted_by_who_rem
     await own_livekit.stop()
     os.kill(session["pid"], signal.SIGKILL)
     await own_livekit.restart()
-    await running.logged("registered worker", count=2, deadline_s=90)
+    await running.logged("registered worker", count=2, deadline_s=180)
     await user.agent(build="build-A", besides=first.identity)
     (adopted,) = running.find("adopting a waiting room")
     assert adopted["reason"] == "target"
@@ -149,4 +149,4 @@ async def test_a_session_that_cannot_come_back_is_no_drained_one(
     await own_livekit.stop()
     (cut,) = await running.logged("the session was cut", deadline_s=120)
     assert cut["room"] == "call"
-    assert await running.exit(120) == ExitCode.SESSIONS_CUT
+    assert await running.exit(180) == ExitCode.SESSIONS_CUT

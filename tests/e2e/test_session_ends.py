@@ -98,7 +98,7 @@ async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
     await running.logged("session started")
     user.send(signal.SIGKILL)
     # What LiveKit needs to notice, and not more.
-    await running.logged("session ended", deadline_s=60)
+    await running.logged("session ended", deadline_s=120)
     await drains(running)
 
 
@@ -208,7 +208,7 @@ async def test_a_job_that_hangs_in_its_end_is_ended(
     family = running.family()
     await user.leave()
     running.send()
-    assert await running.exit(deadline_s=90) == 0
+    assert await running.exit(deadline_s=180) == 0
     if fault == faults.THREAD_NEVER_ENDS:
         assert running.find("non-daemon thread `forgotten` may prevent the process from exiting")
         # Not left to the time that a job has which does not even get to its callbacks.
@@ -226,7 +226,7 @@ async def test_a_panic_of_the_native_library_ends_its_job_only(
     user = await join(lingering, "call")
     await user.agent()
     await running.logged("has ended itself")
-    await user.no_agent(deadline_s=60)
+    await user.no_agent(deadline_s=120)
     assert running.running
     running.send()
     assert await running.exit() == 0

@@ -36,7 +36,7 @@ async def test_a_server_that_closes_every_registration_is_not_stormed(
 ) -> None:
     fake.refuses = True
     running = await worker(fake, command=command, registered=False)
-    assert await running.exit(deadline_s=60) == 3
+    assert await running.exit(deadline_s=120) == 3
     assert fake.connections == 5
     (gave_up,) = running.find("giving up on LiveKit")
     assert "closed instead of registering" in gave_up["reason"]

@@ -112,7 +112,7 @@ async def test_a_room_whose_sessions_crash_is_tried_again_ever_more_rarely(
     # No agent can connect: there is no room behind the fake.
     fake.has_a_waiting_room("call")
     running = await worker(fake)
-    await running.logged(ADOPTING, count=4, deadline_s=90)
+    await running.logged(ADOPTING, count=4, deadline_s=180)
     records = running.find(ADOPTING)
     times = [logged_at(record) for record in records]
     assert [record["attempt"] for record in records[:4]] == [1, 2, 3, 4]
