@@ -42,6 +42,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
     atexit.register(end)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its kind, the name of its folder; put those that take longest first.
 
