@@ -59,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=turn)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail where pytest-xdist would run heavy tests side by side without a word."""
+    if session.config.getoption("loadgroup", False):
+        heavy = [item for item in session.items if item.get_closest_marker("heavy")]
+        if not all(item.nodeid.endswith("@heavy") for item in heavy):
+            raise pytest.UsageError("this pytest-xdist does not group tests with this pytest")
+
+
 def turn(item: pytest.Item) -> tuple[int, int]:
     """When a test's turn is: heavy ones first, then long ones, then in the order of KINDS."""
     marks = ("heavy", "long")
