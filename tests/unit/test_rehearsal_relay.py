@@ -102,6 +102,7 @@ async def test_a_worker_is_not_ready_before_that(answers: tuple[bytes, ...]) -> 
         f"GET /rtc?access_token={TOKEN}&v=1 HTTP/1.1\r\n\r\n",
         f"GET /rtc/v1?x=1 HTTP/1.1\r\nHost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n",
     ],
+    ids=["in the query", "in a header"],
 )
 async def test_an_agents_way_into_a_room_is_noted_until_it_ends(request_line: str) -> None:
     async with a_door(SWITCHED, MESSAGE) as door:
@@ -123,6 +124,7 @@ async def test_an_agents_way_into_a_room_is_noted_until_it_ends(request_line: st
         f"GET /rtc/validate?access_token={TOKEN} HTTP/1.1\r\n\r\n",
         f"POST /twirp/x HTTP/1.1\r\nauthorization: Bearer {TOKEN}\r\n\r\n",
     ],
+    ids=["nonsense", "no token", "validation", "a call"],
 )
 async def test_other_requests_are_no_way_into_a_room(request_line: str) -> None:
     request = request_line.encode()
