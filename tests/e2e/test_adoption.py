@@ -262,27 +262,6 @@ async def test_a_room_that_wants_no_agent_is_left_alone(
     await user.agent()
 
 
-async def test_a_draining_worker_adopts_nothing(
-    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
-) -> None:
-    draining = await worker(own_livekit, **build("build-A"))
-    await own_livekit.create_room("call")
-    caller = await join(own_livekit, "call")
-    await caller.agent()
-    draining.send()
-    await draining.logged("draining worker")
-
-    await own_livekit.create_room("waits", "build-A")
-    waiting = await join(own_livekit, "waits")
-    await nobody_serves(waiting)
-    await worker(own_livekit, **build("build-A"))
-    await waiting.agent()
-    assert caller.agents
-    await caller.leave()
-    assert await draining.exit() == 0
-    assert not draining.find("adopting a waiting room")
-
-
 async def test_a_full_worker_adopts_nothing_until_it_has_room(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
