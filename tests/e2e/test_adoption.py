@@ -216,14 +216,14 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
         *(worker(own_livekit, name=f"worker-{n}", registered=False) for n in range(4))
     )
     await asyncio.gather(*(user.agent(deadline_s=180) for user in users))
-    await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
+    await asyncio.gather(*(user.insist("Which build?", "build", 180) for user in users))
 
     async def no_more_than_one() -> bool:
         there = [await own_livekit.agents_in(f"herd-{number}") for number in range(len(users))]
         return max(map(len, there)) == 1
 
     await until(no_more_than_one, "the later agents to have left", deadline_s=180)
-    await asyncio.gather(*(user.insist("Which build?", "build", 90) for user in users))
+    await asyncio.gather(*(user.insist("Which build?", "build", 180) for user in users))
     await until(no_more_than_one, "one agent for each room", deadline_s=180)
     assert [user.spoke_together for user in users] == [[]] * len(users)
     adoptions = sum(len(worker.find("adopting a waiting room")) for worker in workers)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from livekit.agents import AgentServer
 from livekit.agents.cli import _legacy
 
 from agent.build import ROOT, content_id
+from agent.cli import startup
 from agent.cli.app import LIVEKIT_COMMANDS
 from testbed.processes import environment
 from tests.support.copies import copy_of_the_agent
@@ -220,12 +222,6 @@ def _not_utf_8(file: Path) -> None:
     file.write_bytes("AGENT_BUILD_ID=\u00fcber\n".encode("utf-16"))
 
 
-def _without_permission(file: Path) -> None:
-    file.touch(mode=0o000)
-    if os.access(file, os.R_OK):
-        pytest.skip("this user may read everything")
-
-
 @pytest.mark.parametrize(
     ("make", "found"),
     [
@@ -233,7 +229,6 @@ def _without_permission(file: Path) -> None:
         (_not_utf_8, "is not UTF-8 text"),
         (os.mkfifo, "is no regular file"),
         (Path.mkdir, "is no regular file"),
-        (_without_permission, "cannot be read: Permission denied"),
     ],
 )
 def test_an_env_local_that_cannot_be_read_is_one_clear_line(
@@ -244,6 +239,22 @@ def test_an_env_local_that_cannot_be_read_is_one_clear_line(
     make(file)
     (problem,) = problems(run(folder, "build", PYTHON_DOTENV_DISABLED=""))
     assert problem.startswith(f"{file} {found}")
+
+
+def test_an_env_local_that_may_not_be_read_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Root, as which CI runs, may read everything.
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(startup, "load_dotenv", refuse)
+    with pytest.raises(SystemExit) as ended:
+        startup._file_into_environment(tmp_path / ".env.local")
+    assert ended.value.code == CONFIGURATION
+    assert capsys.readouterr().err == (
+        f"agent: {tmp_path / '.env.local'} cannot be read: Permission denied\n"
+    )
 
 
 # Help
