@@ -95,6 +95,11 @@ class RoomRecord:
             room_metadata=before.metadata,
         )
 
+    def to_remember(self) -> Remembered:
+        """What the room asks for now, or asked for before it was lost."""
+        before = self.remembered or Remembered("", None)
+        return Remembered(self.metadata or before.metadata, self.dispatch or before.dispatch)
+
     def asked_before(self) -> list[AgentDispatch]:
         """What stands in for a dispatch where the room came back without one."""
         before = self.remembered
@@ -107,6 +112,7 @@ class Rooms:
     def __init__(self) -> None:
         self._records: dict[str, RoomRecord] = {}
         self._back_s = -math.inf
+        self._tidied_s = -math.inf
 
     def get(self, name: str) -> RoomRecord | None:
         """What is known of a room."""
@@ -136,13 +142,16 @@ class Rooms:
             record = self._take_in(room, now_s)
             if room.num_publishers > room.num_participants:
                 record.has_agent = True
-        for name, record in list(self._records.items()):
-            if now_s > self._forgotten_at_s(record):
-                del self._records[name]
+                record.waits_for = ()
+                record.waits_for_cpu = False
+        self._forget(now_s)
         return new
 
     def offered(self, job: Job, now_s: float) -> Asked:
         """Take in an offer, and return what it asks for."""
+        if now_s > self._tidied_s + UNLISTED_S:
+            # Where nobody lists rooms, offers alone would pile up.
+            self._forget(now_s)
         record = self._take_in(job.room, now_s)
         record.dispatch = AgentDispatch(
             id=job.dispatch_id,
@@ -158,9 +167,7 @@ class Rooms:
         if record is None or record.sid != room.sid:
             before, record = record, RoomRecord(now_s, now_s, room.sid)
             if before is not None and self._was_lost(before, now_s):
-                record.remembered = before.remembered or Remembered(
-                    before.metadata, before.dispatch
-                )
+                record.remembered = before.to_remember()
                 record.first_seen_s = before.first_seen_s
                 record.has_agent = before.has_agent
                 record.served_s = before.served_s
@@ -169,6 +176,12 @@ class Rooms:
         record.known_s = now_s
         record.metadata = room.metadata
         return record
+
+    def _forget(self, now_s: float) -> None:
+        self._tidied_s = now_s
+        for name, record in list(self._records.items()):
+            if now_s > self._forgotten_at_s(record):
+                del self._records[name]
 
     def _was_lost(self, record: RoomRecord, now_s: float) -> bool:
         return record.known_s < self._back_s and now_s <= self._back_s + RETURN_S

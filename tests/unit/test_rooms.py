@@ -88,6 +88,24 @@ def test_a_room_that_is_not_listed_is_forgotten_after_a_while() -> None:
     assert rooms.get("call") is None
 
 
+def test_offers_alone_do_not_pile_up() -> None:
+    rooms = Rooms()
+    for number in range(100):
+        job = offer(Room(name=f"call-{number}", sid=f"RM_{number}"))
+        rooms.offered(job, NOW + number)
+    assert len(list(rooms.all())) < 3 * UNLISTED_S
+
+
+def test_a_room_that_shows_an_agent_waits_no_more() -> None:
+    rooms = Rooms()
+    rooms.listed([room()], NOW)
+    record_of(rooms).waits_for = ("theirs",)
+    rooms.listed([room()], NOW + 2)
+    assert record_of(rooms).waits_for == ("theirs",)
+    rooms.listed([room(publishers=2)], NOW + 4)
+    assert record_of(rooms).waits_for == ()
+
+
 def test_a_room_that_is_made_again_is_another_one() -> None:
     rooms = Rooms()
     rooms.listed([room(OURS)], NOW)
@@ -121,6 +139,14 @@ def test_it_outlives_a_second_restart() -> None:
     rooms.connected_again(NOW + 20)
     rooms.listed([room(sid="RM_3")], NOW + 21)
     assert asks(rooms) == Target(("ours",))
+
+
+def test_after_a_second_restart_the_last_word_counts() -> None:
+    rooms = restarted(before=room(OURS))
+    rooms.listed([room(THEIRS, sid="RM_2")], NOW + 6)
+    rooms.connected_again(NOW + 20)
+    rooms.listed([room(sid="RM_3")], NOW + 21)
+    assert asks(rooms) == Target(("theirs",))
 
 
 def test_a_room_that_comes_back_late_is_another_one() -> None:
