@@ -19,6 +19,10 @@ from testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
 
+AROUND = 16
+"""Dispatches in the second around the signal: agents that join at once must do so within the ten
+seconds that LiveKit's client gives a join, also on a slow machine."""
+
 
 async def leaves_clean(
     worker: Process, family: list[psutil.Process], *, errors: int = 0, code: int = 0
@@ -267,13 +271,13 @@ async def test_dispatches_around_the_signal_are_all_served_once(
     stopped = await worker(own_livekit, name="stopped", **env)
     other = await worker(own_livekit, name="other", **env)
     family = stopped.family()
-    rooms = [f"around-{number}" for number in range(50)]
+    rooms = [f"around-{number}" for number in range(AROUND)]
 
     async with own_livekit.api() as client:
 
         async def dispatch(number: int) -> None:
             # Spread over the second around the signal: this is the load, not a wait.
-            await asyncio.sleep(number / 50)
+            await asyncio.sleep(number / AROUND)
             agents = [RoomAgentDispatch(agent_name="assistant")]
             request = api.CreateRoomRequest(name=rooms[number], agents=agents)
             await client.room.create_room(request)
@@ -282,12 +286,12 @@ async def test_dispatches_around_the_signal_are_all_served_once(
             await asyncio.sleep(0.5)
             stopped.send()
 
-        await asyncio.gather(stop(), *(dispatch(number) for number in range(50)))
+        await asyncio.gather(stop(), *(dispatch(number) for number in range(AROUND)))
 
     def started() -> int:
         return sum(len(running.find("session started")) for running in (stopped, other))
 
-    # Fifty agents that join at once keep two cores busy: the users wait until that is over.
+    # Agents that join at once keep two cores busy: the users wait until that is over.
     await until(lambda: started() == len(rooms), "all sessions to start", 240)
     limit = asyncio.Semaphore(6)
 
@@ -303,7 +307,7 @@ async def test_dispatches_around_the_signal_are_all_served_once(
     await leaves_clean(stopped, family)
     by_stopped = len(stopped.find("session ended"))
     assert by_stopped > 0
-    await other.logged("session ended", count=50 - by_stopped)
+    await other.logged("session ended", count=AROUND - by_stopped)
     ended = [r for running in (stopped, other) for r in running.find("session ended")]
     assert sorted(record["room"] for record in ended) == sorted(rooms)
     assert {record["reason"] for record in ended} == {"the last user left"}
