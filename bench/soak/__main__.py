@@ -20,6 +20,7 @@ from rich.console import Console
 
 from agent.build import ROOT
 from testbed import Processes, StartError
+from testbed.ending import run_and_exit
 from testbed.interrupts import end_all, interruptible
 from testbed.livekit_server import find_binary
 from testbed.processes import talk_to_this_machine_only
@@ -121,4 +122,4 @@ def _run(drawn: Plan, folder: Path) -> Run:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(lambda: sys.exit(main()))

@@ -161,8 +161,9 @@ async def test_a_rehearsal_that_is_stopped_while_users_join_leaves_nothing_behin
     await process.said("build-1: 1 ready", READY_S)
     await until(joining.exists, "a user to join")
     process.send(number)
-    while again and not await process.exited(0.001):
-        process.send(number)
+    async with asyncio.timeout(DEADLINE_S):
+        while again and not await process.exited(0.001):
+            process.send(number)
     assert await process.exit() == 130, process.output
     assert "interrupted" in process.output
     assert "Traceback" not in process.output
