@@ -7,6 +7,8 @@ import itertools
 import logging
 import time
 
+import pytest
+
 from testbed.cluster import Cluster
 from testbed.livekit_server import AGENT_NAME
 from testbed.user import User
@@ -36,6 +38,7 @@ async def served(cluster: Cluster, join: JoinRoom, *, deployment: str = "") -> l
     return sorted(await asyncio.gather(*delays))
 
 
+@pytest.mark.heavy
 async def test_a_build_on_another_node_serves_the_rooms_that_ask_for_it(
     cluster: Cluster, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -49,6 +52,7 @@ async def test_a_build_on_another_node_serves_the_rooms_that_ask_for_it(
     assert on_b.find("adopting a waiting room")
 
 
+@pytest.mark.heavy
 async def test_routing_by_deployment_needs_no_adoption(
     cluster: Cluster, worker: StartWorker, join: JoinRoom
 ) -> None:
