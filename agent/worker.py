@@ -82,7 +82,7 @@ class Worker(AgentServer):
         """Run until the stop signal; see `AgentServer.run`."""
         self._loop_of_run = asyncio.get_running_loop()
         forkserver.prepare_environment(self.config.models)
-        forkserver.read_exit_codes_once()
+        forkserver.mend_exit_codes()
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._add_build)
         logging.getLogger("livekit.agents").addFilter(_is_no_offer)
@@ -93,7 +93,7 @@ class Worker(AgentServer):
             return
         self._introduce(dev=devmode)
         self._signals.install()
-        self._watching = asyncio.create_task(self._signals.watch())
+        self._watching = asyncio.gather(self._signals.watch(), forkserver.keep_running())
         try:
             await self._serve_status(dev=devmode)
             await self._run_until_refused(devmode)

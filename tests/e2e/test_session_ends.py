@@ -18,7 +18,7 @@ from agent.build import ROOT
 from agent.ending import END_S
 from testbed import Testbed
 from testbed.livekit_server import LiveKitServer
-from testbed.processes import Process, alive, environment
+from testbed.processes import Process, alive, command_line, environment
 from testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker, installed
 from tests.support import faults
@@ -254,3 +254,33 @@ async def test_a_killed_worker_takes_no_callback_and_no_agent_with_it(
     assert await until((folder / "ended").exists, "the callback's file")
     assert (folder / "ended").read_text() == "the worker died"
     await until(lambda: not alive(family), "all processes to be gone")
+
+
+async def test_a_call_survives_the_death_of_the_fork_server(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    (server,) = (
+        process
+        for process in running.family()
+        if process.ppid() == running.pid
+        and "multiprocessing.forkserver" in " ".join(command_line(process))
+    )
+    server.kill()
+    (died,) = await running.logged("the fork server of the job processes has died")
+    assert died["died"] == server.pid
+    await user.ask("still there?", expect="still there?")
+    # More than there are warm processes: the new fork server makes some.
+    for name in ("second", "third", "fourth"):
+        later = await join(own_livekit, name, identity=name)
+        await later.agent()
+        await later.leave()
+        await running.logged("session ended", room=name)
+    assert not running.find("session ended", room="call")
+    await user.leave()
+    running.send()
+    assert await running.exit() == 0
+    assert len(running.find("has died")) == 1
+    assert "Traceback" not in running.output

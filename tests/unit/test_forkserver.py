@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from agent.forkserver import read_exit_codes_once
+from agent.forkserver import mend_exit_codes
 
 MEETING_S: Final = 0.5
 
@@ -37,11 +39,56 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[popen_forkserver.Popen]:
     monkeypatch.setattr(forkserver, "read_signed", read_together)
     process = object.__new__(popen_forkserver.Popen)
     process.returncode = None
+    process.pid = _pid_of_nobody()
     process.sentinel, theirs = os.pipe()
     forkserver.write_signed(theirs, 7)
     os.close(theirs)
     yield process
     os.close(process.sentinel)
+
+
+def _pid_of_nobody() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    return gone.pid
+
+
+@pytest.fixture
+def orphan() -> Iterator[tuple[popen_forkserver.Popen, subprocess.Popen[bytes]]]:
+    """A process that still runs, and whose fork server is gone."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runs:
+        process = object.__new__(popen_forkserver.Popen)
+        process.returncode = None
+        process.pid = runs.pid
+        process.sentinel, theirs = os.pipe()
+        os.close(theirs)
+        yield process, runs
+        os.close(process.sentinel)
+
+
+def test_a_process_whose_fork_server_is_gone_has_ended_says_python(
+    orphan: tuple[popen_forkserver.Popen, subprocess.Popen[bytes]],
+) -> None:
+    process, _ = orphan
+    assert process.poll() == 255
+
+
+def test_a_process_whose_fork_server_is_gone_ends_when_it_ends(
+    orphan: tuple[popen_forkserver.Popen, subprocess.Popen[bytes]],
+) -> None:
+    mend_exit_codes()
+    process, runs = orphan
+    assert process.poll() is None
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(process.poll, 0)
+        assert process.poll() is None
+        runs.communicate(b"end\n")
+        assert waiting.result() == 255
+    assert process.poll() == 255
+
+
+def test_python_still_keeps_the_pid_of_its_fork_server_where_we_look() -> None:
+    assert "_forkserver_pid" in vars(forkserver._forkserver)
 
 
 def read_twice_at_once(process: popen_forkserver.Popen) -> list[int | None]:
@@ -52,11 +99,11 @@ def read_twice_at_once(process: popen_forkserver.Popen) -> list[int | None]:
 
 
 def test_an_exit_code_that_is_read_twice_is_lost_by_python(ended: popen_forkserver.Popen) -> None:
-    """If this fails, Python has mended it, and `read_exit_codes_once` can go."""
+    """If this fails, Python has mended it, and `mend_exit_codes` can go."""
     assert 255 in read_twice_at_once(ended)
 
 
 def test_an_exit_code_is_read_once(ended: popen_forkserver.Popen) -> None:
-    read_exit_codes_once()
-    read_exit_codes_once()
+    mend_exit_codes()
+    mend_exit_codes()
     assert read_twice_at_once(ended) == [7, 7, 7]
