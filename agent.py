@@ -5,6 +5,13 @@ import the module that is named like the file they are given.
 """
 
 if __name__ == "__main__":
+    import sys
+
+    if sys.argv[1:2] in (["start"], ["dev"]):
+        from agent import starting
+
+        starting.stop_means_exit()
+
     from agent.cli.main import main
 
     main()

@@ -16,19 +16,18 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from livekit.agents.cli import cli
 from livekit.agents.ipc import supervised_proc
 
 from .exit_codes import ExitCode
+from .starting import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
-
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 CHECK_INTERVAL_S: Final = 1.0
 """How often the handlers are looked at."""
@@ -51,27 +50,52 @@ class StopSignals:
     """The handlers of SIGTERM and SIGINT in a worker's main process.
 
     Args:
-        on_stop: called once, in the signal handler, when the first signal comes.
+        on_start_stopped: called in the signal handler when a signal comes before `begin`; it must
+            not return.
+        on_stop: called once, in the signal handler, when the first signal comes after that.
         on_force: called in the signal handler on a second SIGINT: a person is in a hurry.
     """
 
-    def __init__(self, on_stop: Callable[[], None], on_force: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_start_stopped: Callable[[], NoReturn],
+        on_stop: Callable[[], None],
+        on_force: Callable[[], None],
+    ) -> None:
+        self._on_start_stopped = on_start_stopped
         self._on_stop = on_stop
         self._on_force = on_force
         self._livekit: dict[int, Handler] = {}
         self._foreign: dict[int, list[Handler]] = {number: [] for number in STOP_SIGNALS}
+        self._begun = False
         self._stopped_at: float | None = None
         self._interrupted_at = -math.inf
         self._escalated = False
         self._leaving = False
         self._next_sigint_exits: ExitCode | None = None
 
+    def await_livekit(self) -> None:
+        """Get in front of LiveKit's handlers in the moment in which it installs them.
+
+        Its command line installs one for each of `cli.HANDLED_SIGNALS`, some time before it runs
+        the worker; a second signal in between would exit with 1.
+        """
+        cli.HANDLED_SIGNALS = _Behind(self._install)  # type: ignore[assignment]
+
     def install(self) -> None:
         """Stand in front of LiveKit's handlers, which must be in place."""
-        _keep_livekit_away()
         for number in STOP_SIGNALS:
-            self._livekit[number] = signal.getsignal(number)
-            signal.signal(number, self._handle)
+            if number not in self._livekit:
+                self._install(number)
+        _keep_livekit_away()
+
+    def _install(self, number: signal.Signals) -> None:
+        self._livekit[number] = signal.getsignal(number)
+        signal.signal(number, self._handle)
+
+    def begin(self) -> None:
+        """From here on there may be sessions, and a signal starts the drain."""
+        self._begun = True
 
     def drain_begins(self) -> None:
         """From here on a SIGTERM changes nothing, and a SIGINT forces."""
@@ -109,6 +133,8 @@ class StopSignals:
         )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._begun:
+            self._on_start_stopped()
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
             self._on_stop()
@@ -145,6 +171,18 @@ class StopSignals:
         except BaseException:
             # It may even raise SystemExit: sessions are not cut for that.
             logger.exception("a stop signal handler of other code failed", extra=describe(handler))
+
+
+class _Behind:
+    """Stands for `cli.HANDLED_SIGNALS`; `then` is called when LiveKit has a signal's handler."""
+
+    def __init__(self, then: Callable[[signal.Signals], None]) -> None:
+        self._then = then
+
+    def __iter__(self) -> Iterator[signal.Signals]:
+        for number in STOP_SIGNALS:
+            yield number
+            self._then(number)
 
 
 def describe(handler: Handler) -> dict[str, str]:

@@ -17,7 +17,7 @@ from livekit.agents import NOT_GIVEN, AgentServer, JobRequest, NotGivenOr
 from livekit.protocol.agent import Job
 from livekit.protocol.models import ServerInfo
 
-from . import capacity, ending, forkserver, idle, joining, session, signals, target
+from . import capacity, ending, forkserver, idle, joining, session, signals, starting, target
 from .acceptance import Acceptance
 from .adoption import Adoption, client
 from .build import Build
@@ -59,7 +59,7 @@ class Worker(AgentServer):
         self.config = config
         self._drain = Drain(Budget.of(config.drain_timeout_s))
         self._link = Connection(self._on_refused, self.session_count)
-        self._signals = signals.StopSignals(self._on_stop, self._on_force)
+        self._signals = signals.StopSignals(starting.leave, self._on_stop, self._on_force)
         self._rooms = Rooms()
         self._acceptance: Acceptance | None = None
         self._adoption: Adoption | None = None
@@ -78,8 +78,14 @@ class Worker(AgentServer):
             on_session_end=session.end,
         )
 
+    def await_stop_signals(self) -> None:
+        """Have this worker's handlers in place as soon as LiveKit's command line has its own."""
+        self._signals.await_livekit()
+
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
         """Run until the stop signal; see `AgentServer.run`."""
+        if not unregistered:
+            self._signals.install()
         self._loop_of_run = asyncio.get_running_loop()
         forkserver.prepare_environment(self.config.models)
         forkserver.mend_exit_codes()
@@ -92,7 +98,6 @@ class Worker(AgentServer):
             await super().run(devmode=devmode, unregistered=True)
             return
         self._introduce(dev=devmode)
-        self._signals.install()
         self._watching = asyncio.gather(self._signals.watch(), forkserver.keep_running())
         try:
             await self._serve_status(dev=devmode)
@@ -262,6 +267,7 @@ class Worker(AgentServer):
 
     def _on_started(self) -> None:
         self._started = True
+        self._signals.begin()
         if self._acceptance is not None:
             self._link.attach(self)
 

@@ -18,13 +18,16 @@ import typer
 from dotenv import load_dotenv
 
 from .. import build as builds
-from .. import forkserver, models, settings
+from .. import forkserver, models, settings, starting
 from ..build import ROOT, Build
 from ..exit_codes import ExitCode
 from ..settings import CONNECTING, Command, Settings
 
 if TYPE_CHECKING:
     from ..worker import Worker
+
+WORKING: Final[frozenset[Command]] = frozenset({"start", "dev"})
+"""The commands that run a worker until a stop signal."""
 
 
 def begin(command: Command, arguments: Sequence[str]) -> Settings:
@@ -53,6 +56,8 @@ def run_livekit(command: Command, arguments: Sequence[str]) -> None:
     from livekit.agents import cli  # noqa: PLC0415 slow: after the fork server has begun
 
     gc.enable()
+    if command in WORKING:
+        server.await_stop_signals()
     cli.run_app(server)
 
 
@@ -89,10 +94,15 @@ def server_for_livekit(arguments: Sequence[str]) -> Worker:
         command = "console"
     elif "--dev" in arguments:
         command = "dev"
+    if command in WORKING:
+        starting.stop_means_exit()
     config = read_settings(command, arguments)
     if command == "console":
         models.import_plugins(config.models)
-    return _server(config)
+    server = _server(config)
+    if command in WORKING:
+        server.await_stop_signals()
+    return server
 
 
 def read_settings(command: Command, arguments: Sequence[str] = ()) -> Settings:

@@ -103,6 +103,22 @@ def with_a_late_clock(folder: Path, late_s: float) -> Path:
     return _append(folder, "worker.py", clock)
 
 
+SIGNALS_BEFORE_OURS_ARE_HANDLED = """
+def fault(worker):
+    print("signalling twice", flush=True)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+"""Two SIGTERMs come when LiveKit's command line has its handlers in place, and calls the worker."""
+
+
+def before_run(folder: Path, fault: str) -> Path:
+    """A copy of the agent in which `fault` happens when LiveKit's command line runs the worker."""
+    return _append(
+        folder, "worker.py", IN_THE_MAIN_PROCESS.replace("{when}", "fault(self)") + fault
+    )
+
+
 def with_patience(folder: Path, patience_s: float) -> Path:
     """A copy of the agent that soon gives up on a LiveKit that answers 401 or 403."""
     return _append(folder, "connection.py", f"\nPATIENCE_S = {patience_s}\n")

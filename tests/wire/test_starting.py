@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
 import pytest
 
 from agent.build import content_id
 from agent.forkserver import FRAMEWORK_PRELOAD
+from testbed import Testbed
 from testbed.fake_livekit import FakeLiveKit
-from testbed.processes import command_line
+from testbed.processes import Process, command_line
+from testbed.turns import turn
+from testbed.waiting import until
+from testbed.worker import READY_S
 from tests.conftest import StartWorker
+from tests.support import faults
 from tests.support.copies import WAYS_IN
 
 
@@ -98,3 +108,75 @@ async def test_the_fork_server_preloads_what_the_framework_would(
     forkservers = {line for line in command_lines if "multiprocessing.forkserver" in line}
     assert len(forkservers) == 1, "the framework started a fork server of its own"
     assert repr(would["packages"]) in forkservers.pop()
+
+
+async def _handlers_are_in_place(running: Process) -> None:
+    """Wait for the first lines of the program; a signal before them is Python's own to handle."""
+
+    def handled() -> bool:
+        status = Path(f"/proc/{running.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+    await until(handled, "the first handlers", READY_S)
+
+
+async def _the_fork_server_runs(running: Process) -> None:
+    await until(lambda: len(running.family()) > 2, "the fork server", READY_S)
+
+
+async def _livekit_starts(running: Process) -> None:
+    await running.logged("starting worker", deadline_s=READY_S)
+
+
+async def _job_processes_start(running: Process) -> None:
+    await running.logged("initializing process", deadline_s=READY_S)
+
+
+ONCE: Final = (signal.SIGTERM,)
+TWICE: Final = (signal.SIGTERM, signal.SIGTERM)
+BOTH: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("command", "reached", "numbers"),
+    [
+        (WAYS_IN[0], _handlers_are_in_place, ONCE),
+        (WAYS_IN[0], _handlers_are_in_place, TWICE),
+        (WAYS_IN[0], _the_fork_server_runs, TWICE),
+        (WAYS_IN[0], _livekit_starts, TWICE),
+        (WAYS_IN[0], _livekit_starts, BOTH),
+        (WAYS_IN[1], _livekit_starts, TWICE),
+        (WAYS_IN[0], _job_processes_start, TWICE),
+    ],
+)
+async def test_stop_signals_during_the_start_end_it_with_0(
+    command: tuple[str, ...],
+    reached: Callable[[Process], Awaitable[None]],
+    numbers: tuple[signal.Signals, ...],
+    bed: Testbed,
+    fake: FakeLiveKit,
+    worker: StartWorker,
+) -> None:
+    async with turn():
+        running = await worker(fake, command=command, registered=False)
+        await reached(running)
+        for number in numbers:
+            running.send(number)
+        assert await running.exit() == 0
+    assert not fake.registrations
+    assert "Traceback" not in running.output
+    await until(lambda: not bed.processes.alive(), "all processes to be gone")
+
+
+@pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
+async def test_no_stop_signal_falls_between_livekits_handlers_and_ours(
+    command: tuple[str, ...], fake: FakeLiveKit, worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = faults.before_run(tmp_path / "agent", faults.SIGNALS_BEFORE_OURS_ARE_HANDLED)
+    async with turn():
+        running = await worker(fake, command=command, folder=folder, registered=False)
+        assert await running.exit(READY_S) == 0
+    assert "signalling twice" in running.output
+    assert not fake.registrations
+    assert "Traceback" not in running.output
