@@ -1,23 +1,29 @@
-"""Start the fork server of the job processes before anything slow happens.
+"""The fork server, which all job processes of a worker are forked from.
 
-A stock worker starts serially: its main process imports livekit-agents and the plugins, then
-the fork server imports them all again, then job processes start, then the worker connects.
-Here the fork server begins first and imports side by side with the main process, which never
-imports a plugin at all. `bench/` measures what that saves.
+A stock worker imports livekit-agents twice, which is most of what a start costs: in its main
+process, and in the fork server. Here the main process forks the fork server when it has imported
+livekit-agents, so that they share that, and the fork server alone imports the plugins. `bench/`
+measures what that saves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
+import signal
+import socket
 import sys
 import threading
-from multiprocessing import connection, forkserver, popen_forkserver
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from multiprocessing import connection, forkserver, popen_forkserver, resource_tracker
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from . import job_signals
 from .build import ROOT
+from .starting import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from .settings import Models
@@ -45,16 +51,67 @@ logger = logging.getLogger(__name__)
 
 
 def start(models: Models) -> None:
-    """Start the fork server in the background, where LiveKit uses one (on Linux).
+    """Start the fork server, where LiveKit uses one (on Linux), once livekit-agents is imported.
 
     The environment must be complete: job processes inherit it as it is now.
     """
     if sys.platform != "linux":
         return
     prepare_environment(models)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD, *FRAMEWORK_PRELOAD])
-    forkserver.ensure_running()
+    preload = [PRELOAD, *FRAMEWORK_PRELOAD]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
+    if threading.active_count() > 1 or sys.version_info >= (3, 14):
+        # A thread may hold a lock that the fork would never see released; and from 3.14 on, a fork
+        # server has a key that is Python's own business.
+        forkserver.ensure_running()
+    else:
+        _fork(preload)
+
+
+def _fork(preload: Sequence[str]) -> None:
+    """Do what `ForkServer.ensure_running` does, with a fork instead of a new Python.
+
+    Uses the private `ForkServer._forkserver_address`, `_forkserver_alive_fd` and `_forkserver_pid`;
+    a test fails when they move.
+    """
+    server: Any = getattr(forkserver, "_forkserver")  # noqa: B009
+    resource_tracker.ensure_running()
+    with socket.socket(socket.AF_UNIX) as listener:
+        address: str = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
+        listener.bind(address)
+        if not address.startswith("\0"):
+            os.chmod(address, 0o600)  # noqa: PTH101 it may be no path
+        listener.listen()
+        alive_r, alive_w = os.pipe()
+        # What is shared stays so: looking for garbage would write to all of it.
+        gc.freeze()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            os.close(alive_w)
+            _serve(listener, alive_r, preload)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(alive_r)
+    server._forkserver_address = address
+    server._forkserver_alive_fd = alive_w
+    server._forkserver_pid = pid
+
+
+def _serve(listener: socket.socket, alive_r: int, preload: Sequence[str]) -> NoReturn:
+    """Be the fork server until the main process and all job processes have ended."""
+    code = 1
+    try:
+        job_signals.ignore_in_children()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        forkserver.main(listener.fileno(), alive_r, list(preload))
+    except SystemExit:
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        # Nothing of what the main process does at its exit is this one's to do.
+        os._exit(code)
 
 
 def prepare_environment(models: Models) -> None:

@@ -1,4 +1,4 @@
-"""Where the command line begins and ends: first what must not wait, then the commands."""
+"""Where the command line begins and ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ def main() -> None:
     command = next((name for name in CONNECTING if sys.argv[1:2] == [name]), None)
     talks = sys.argv[1:2] == ["console"] and "--text" in sys.argv
     try:
-        if command is not None:
-            from .startup import begin  # noqa: PLC0415
-
-            begin(command, sys.argv[2:])
-
-        # Imported late: the fork server is at work by now.
+        # Imported here: an interrupt may come meanwhile.
         from .app import app  # noqa: PLC0415
 
         app()

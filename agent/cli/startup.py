@@ -31,30 +31,32 @@ WORKING: Final[frozenset[Command]] = frozenset({"start", "dev"})
 
 
 def begin(command: Command, arguments: Sequence[str]) -> Settings:
-    """Validate the settings and start what takes longest, the fork server."""
+    """Validate the settings, before anything slow happens."""
     if "--help" in arguments:
         command = "build"  # Help needs no server and no key.
     # Imports make much and free nothing: looking for garbage meanwhile takes 0.1 s.
     gc.disable()
-    config = read_settings(command, arguments)
-    if command in CONNECTING:
-        forkserver.start(config.models)
-    return config
+    return read_settings(command, arguments)
 
 
 def run_livekit(command: Command, arguments: Sequence[str]) -> None:
     """Run one of LiveKit's own commands, unchanged, with this agent's worker."""
     config = begin(command, arguments)
-    server = _server(config)
+    build = identify(config)
+
+    from livekit.agents import cli  # noqa: PLC0415 slow: after what may be wrong
+
+    from ..worker import Worker  # noqa: PLC0415 slow, too
+
+    if command in CONNECTING:
+        forkserver.start(config.models)
+    server = Worker(config, build)
     if command not in CONNECTING:
         # Console sessions run in a thread of this process, but plugins register on the main
         # thread; and files are downloaded for the plugins that are registered.
         models.import_plugins(config.models)
     if command == "console":
         _need_audio()
-
-    from livekit.agents import cli  # noqa: PLC0415 slow: after the fork server has begun
-
     gc.enable()
     if command in WORKING:
         server.await_stop_signals()
@@ -99,7 +101,10 @@ def server_for_livekit(arguments: Sequence[str]) -> Worker:
     config = read_settings(command, arguments)
     if command == "console":
         models.import_plugins(config.models)
-    server = _server(config)
+    build = identify(config)
+    from ..worker import Worker  # noqa: PLC0415 slow: after what may be wrong
+
+    server = Worker(config, build)
     if command in WORKING:
         server.await_stop_signals()
     return server
@@ -149,13 +154,6 @@ _MODELS: Final[dict[settings.Models, str]] = {
     "realtime": "Models: realtime, in writing; nothing is spoken.",
 }
 """What the text console says about each choice of models."""
-
-
-def _server(config: Settings) -> Worker:
-    build = identify(config)
-    from ..worker import Worker  # noqa: PLC0415 slow: after the fork server has begun
-
-    return Worker(config, build)
 
 
 def _file_into_environment(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What Python's fork server tells of a process that has ended."""
+"""The fork server: how it starts, and what it tells of a process that has ended."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver, popen_forkserver
+from multiprocessing import connection, forkserver, popen_forkserver
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+from agent.build import ROOT
 from agent.forkserver import mend_exit_codes
 
 MEETING_S: Final = 0.5
@@ -87,8 +89,71 @@ def test_a_process_whose_fork_server_is_gone_ends_when_it_ends(
     assert process.poll() == 255
 
 
-def test_python_still_keeps_the_pid_of_its_fork_server_where_we_look() -> None:
-    assert "_forkserver_pid" in vars(forkserver._forkserver)
+def test_python_keeps_what_it_knows_of_its_fork_server_where_we_put_it() -> None:
+    names = {"_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid"}
+    assert names <= vars(forkserver._forkserver).keys()
+
+
+STARTED = """
+import multiprocessing, os, signal, sys, threading, time
+from multiprocessing.forkserver import _forkserver
+from agent import forkserver
+
+def cmdline(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read()
+
+if __name__ == "__main__":
+    forkserver.PRELOAD, forkserver.FRAMEWORK_PRELOAD = "json", ()
+    if "thread" in sys.argv:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    forkserver.start("offline")
+    server = _forkserver._forkserver_pid
+    context = multiprocessing.get_context("forkserver")
+    first = context.Process(target=os.getppid)
+    first.start()
+    first.join()
+    if "thread" not in sys.argv:  # A new one ignores them as soon as it has `agent.preload`.
+        os.kill(server, signal.SIGINT)
+        os.kill(server, signal.SIGTERM)
+    second = context.Process(target=sys.exit, args=(7,))
+    second.start()
+    second.join()
+    kind = "fork" if cmdline(server) == cmdline(os.getpid()) else "new"
+    print(server, kind, first.exitcode, second.exitcode, _forkserver._forkserver_pid == server)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="LiveKit uses a fork server on Linux only")
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        pytest.param((), "fork", id="alone"),
+        # A fork would never see the locks released that a thread holds.
+        pytest.param(("thread",), "new", id="beside-a-thread"),
+    ],
+)
+def test_the_fork_server_serves_and_ends_with_the_worker(
+    arguments: tuple[str, ...], kind: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "started.py"
+    script.write_text(STARTED)
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, script, *arguments],
+        check=False,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.stderr == ""
+    pid, *rest = ran.stdout.split()
+    assert rest == [kind, "0", "7", "True"]
+    with contextlib.suppress(ProcessLookupError):
+        server = os.pidfd_open(int(pid))
+        assert connection.wait([server], 60), "the fork server has stayed"
+        os.close(server)
 
 
 def read_twice_at_once(process: popen_forkserver.Popen) -> list[int | None]:

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 
 from agent.build import content_id
-from agent.forkserver import FRAMEWORK_PRELOAD
+from agent.forkserver import FRAMEWORK_PRELOAD, PRELOAD
 from testbed import Testbed
 from testbed.fake_livekit import FakeLiveKit
 from testbed.processes import Process, command_line
@@ -103,11 +104,19 @@ async def test_the_fork_server_preloads_what_the_framework_would(
 ) -> None:
     running = await worker(fake)
     (would,) = running.find("preloading plugins")
-    assert would["packages"][-len(FRAMEWORK_PRELOAD) :] == list(FRAMEWORK_PRELOAD)
-    command_lines = [" ".join(command_line(process)) for process in running.family()]
-    forkservers = {line for line in command_lines if "multiprocessing.forkserver" in line}
-    assert len(forkservers) == 1, "the framework started a fork server of its own"
-    assert repr(would["packages"]) in forkservers.pop()
+    assert would["packages"] == [PRELOAD, *FRAMEWORK_PRELOAD]
+
+
+async def test_the_fork_server_is_a_fork_of_the_worker(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    running = await worker(fake)
+    own = psutil.Process(running.pid).cmdline()
+    children = psutil.Process(running.pid).children()
+    (server,) = (child for child in children if child.cmdline() == own)
+    # LiveKit has found it, and started none of its own.
+    assert [c for c in running.family() if "multiprocessing.forkserver" in command_line(c)] == []
+    assert any(child.cmdline() == own for child in server.children()), "no job process"
 
 
 async def _handlers_are_in_place(running: Process) -> None:
