@@ -104,6 +104,8 @@ def server_for_livekit(arguments: Sequence[str]) -> Worker:
     build = identify(config)
     from ..worker import Worker  # noqa: PLC0415 slow: after what may be wrong
 
+    if command in WORKING:
+        forkserver.start(config.models)
     server = Worker(config, build)
     if command in WORKING:
         server.await_stop_signals()

@@ -107,10 +107,11 @@ async def test_the_fork_server_preloads_what_the_framework_would(
     assert would["packages"] == [PRELOAD, *FRAMEWORK_PRELOAD]
 
 
+@pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
 async def test_the_fork_server_is_a_fork_of_the_worker(
-    fake: FakeLiveKit, worker: StartWorker
+    command: tuple[str, ...], fake: FakeLiveKit, worker: StartWorker
 ) -> None:
-    running = await worker(fake)
+    running = await worker(fake, command=command)
     own = psutil.Process(running.pid).cmdline()
     children = psutil.Process(running.pid).children()
     (server,) = (child for child in children if child.cmdline() == own)
