@@ -111,6 +111,7 @@ async def test_rooms_that_found_no_worker_are_served_by_the_first_one(
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 async def test_thirty_rooms_that_found_no_worker_are_served_once_each(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -231,6 +232,7 @@ async def test_of_many_workers_that_adopt_a_room_at_once_one_stays(
 
 
 @pytest.mark.long
+@pytest.mark.slow
 async def test_a_room_that_wants_no_agent_is_left_alone(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:

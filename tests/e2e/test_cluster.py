@@ -53,6 +53,7 @@ async def test_a_build_on_another_node_serves_the_rooms_that_ask_for_it(
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 async def test_routing_by_deployment_needs_no_adoption(
     cluster: Cluster, worker: StartWorker, join: JoinRoom
 ) -> None:

@@ -319,12 +319,11 @@ async def test_dispatches_around_the_signal_are_all_served_once(
 @pytest.mark.parametrize(
     "fault",
     [
-        faults.IGNORES_CANCELLATION,
-        faults.CALLBACK_NEVER_RETURNS,
-        faults.THREAD_NEVER_ENDS,
-        faults.LOOP_HANGS,
+        pytest.param(faults.IGNORES_CANCELLATION, id="entrypoint"),
+        pytest.param(faults.CALLBACK_NEVER_RETURNS, id="callback", marks=pytest.mark.slow),
+        pytest.param(faults.THREAD_NEVER_ENDS, id="thread", marks=pytest.mark.slow),
+        pytest.param(faults.LOOP_HANGS, id="loop", marks=pytest.mark.slow),
     ],
-    ids=["entrypoint", "callback", "thread", "loop"],
 )
 async def test_a_stuck_session_is_cut_within_the_budget(
     fault: str,

@@ -18,6 +18,7 @@ AT_ONCE = 20
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 async def test_a_thousand_strange_metadata_and_then_a_good_job(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

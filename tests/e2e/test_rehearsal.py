@@ -67,6 +67,7 @@ async def test_ours_passes_two_deploys_with_twenty_sessions(bed: Testbed, tmp_pa
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 async def test_a_worker_of_a_wrong_build_that_never_exits_is_caught(
     bed: Testbed, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 async def test_a_worker_that_drops_a_session_is_caught(bed: Testbed, tmp_path: Path) -> None:
     worker = tmp_path / "drops.py"
     worker.write_text(DROPS)

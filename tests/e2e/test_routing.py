@@ -56,6 +56,7 @@ async def by_dispatch(server: LiveKitServer, room: str, value: Any) -> User:
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 async def test_sixty_of_sixty_sessions_reach_the_build_they_ask_for(
     own_livekit: LiveKitServer, worker: StartWorker, tmp_path: Path
 ) -> None:

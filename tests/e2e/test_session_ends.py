@@ -160,7 +160,7 @@ async def provider_that_hangs() -> AsyncIterator[tuple[str, asyncio.Event]]:
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("models", ["openai", "realtime"])
+@pytest.mark.parametrize("models", ["openai", pytest.param("realtime", marks=pytest.mark.slow)])
 async def test_the_job_ends_while_the_model_provider_hangs(
     models: str, lingering: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -194,8 +194,11 @@ async def test_a_failing_callback_stops_no_other(
 
 @pytest.mark.parametrize(
     "fault",
-    [faults.CALLBACK_NEVER_RETURNS, faults.THREAD_NEVER_ENDS, faults.LOOP_HANGS],
-    ids=["callback", "thread", "loop"],
+    [
+        pytest.param(faults.CALLBACK_NEVER_RETURNS, id="callback"),
+        pytest.param(faults.THREAD_NEVER_ENDS, id="thread", marks=pytest.mark.slow),
+        pytest.param(faults.LOOP_HANGS, id="loop", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.long
 async def test_a_job_that_hangs_in_its_end_is_ended(

@@ -29,7 +29,9 @@ async def start(bed: Testbed, *arguments: str) -> Process:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 async def test_a_soak_that_is_stopped_leaves_nothing_behind(
     number: signal.Signals, bed: Testbed
 ) -> None:

@@ -59,8 +59,17 @@ async def test_a_server_that_soon_registers_after_all_keeps_its_worker(
     assert await running.exit() == 0
 
 
-@pytest.mark.parametrize("starting", [False, True])
-@pytest.mark.parametrize("status", [401, 403, 503])
+@pytest.mark.parametrize(
+    ("status", "starting"),
+    [
+        (401, True),
+        (503, False),
+        pytest.param(401, False, marks=pytest.mark.slow),
+        pytest.param(403, False, marks=pytest.mark.slow),
+        pytest.param(403, True, marks=pytest.mark.slow),
+        pytest.param(503, True, marks=pytest.mark.slow),
+    ],
+)
 async def test_a_gateway_that_is_away_for_a_moment_keeps_its_workers(
     status: int, starting: bool, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
