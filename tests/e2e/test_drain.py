@@ -104,7 +104,9 @@ async def test_a_repeated_sigterm_changes_nothing(
     assert len(running.find("session ended", room="call")) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 async def test_a_wrapper_that_forwards_what_the_group_gets_cuts_no_call(
     number: signal.Signals, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
@@ -161,9 +163,18 @@ async def test_in_dev_a_second_ctrl_c_exits_at_once(
 
 
 @pytest.mark.parametrize(
-    "fault", [faults.SWALLOW_WITH_SIGNAL, faults.SWALLOW_WITH_LOOP], ids=["signal", "loop"]
+    ("number", "fault"),
+    [
+        pytest.param(signal.SIGTERM, faults.SWALLOW_WITH_SIGNAL, id="15-signal"),
+        pytest.param(signal.SIGINT, faults.SWALLOW_WITH_LOOP, id="2-loop"),
+        pytest.param(
+            signal.SIGINT, faults.SWALLOW_WITH_SIGNAL, id="2-signal", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            signal.SIGTERM, faults.SWALLOW_WITH_LOOP, id="15-loop", marks=pytest.mark.slow
+        ),
+    ],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_swallowed_signal_is_found_named_and_drains_all_the_same(
     number: signal.Signals,
     fault: str,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from agent.build import ROOT, SHIPPED
 
 WAYS_IN = [
@@ -12,6 +14,12 @@ WAYS_IN = [
     ("-m", "livekit.agents", "start", "agent.py"),
 ]
 """The commands, behind `python`, that start a production worker."""
+
+WAYS_IN_ONE_SLOW = [
+    pytest.param(WAYS_IN[0], id=" ".join(WAYS_IN[0])),
+    pytest.param(WAYS_IN[1], id=" ".join(WAYS_IN[1]), marks=pytest.mark.slow),
+]
+"""The same as parameters, for tests in which the second one tells little more."""
 
 
 def copy_of_the_agent(folder: Path, *, version: str | None = None, change: str = "") -> Path:

@@ -14,7 +14,7 @@ from testbed.waiting import until
 from testbed.worker import READY_S
 from tests.conftest import StartWorker
 from tests.support import faults
-from tests.support.copies import WAYS_IN
+from tests.support.copies import WAYS_IN_ONE_SLOW
 
 
 async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(
@@ -30,7 +30,7 @@ async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(
     assert "Traceback" not in running.output
 
 
-@pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
+@pytest.mark.parametrize("command", WAYS_IN_ONE_SLOW)
 async def test_a_server_that_closes_every_registration_is_not_stormed(
     command: tuple[str, ...], fake: FakeLiveKit, worker: StartWorker
 ) -> None:
@@ -92,7 +92,7 @@ async def test_a_gateway_that_is_away_for_a_moment_keeps_its_workers(
     assert await running.exit() == 0
 
 
-@pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
+@pytest.mark.parametrize("command", WAYS_IN_ONE_SLOW)
 async def test_a_worker_without_sessions_that_stays_refused_gives_up(
     command: tuple[str, ...], fake: FakeLiveKit, worker: StartWorker, tmp_path: Path
 ) -> None:

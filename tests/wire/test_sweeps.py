@@ -23,8 +23,10 @@ SEVERAL_SWEEPS_S = 8.0
 
 @pytest.mark.parametrize(
     ("edition", "adoption"),
-    [(ServerInfo.Edition.Cloud, "auto"), (ServerInfo.Edition.Standard, "off")],
-    ids=["on LiveKit Cloud", "switched off"],
+    [
+        pytest.param(ServerInfo.Edition.Cloud, "auto", id="on LiveKit Cloud"),
+        pytest.param(ServerInfo.Edition.Standard, "off", id="switched off", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_worker_that_does_not_adopt_calls_nothing(
     edition: ServerInfo.Edition, adoption: str, fake: FakeLiveKit, worker: StartWorker
@@ -80,7 +82,15 @@ async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
     assert len(running.find(TROUBLE)) == 1
 
 
-@pytest.mark.parametrize("body", [["no"], "no", 7, None], ids=str)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(["no"], id="list"),
+        pytest.param(None, id="none"),
+        pytest.param("no", id="text", marks=pytest.mark.slow),
+        pytest.param(7, id="number", marks=pytest.mark.slow),
+    ],
+)
 async def test_an_error_in_no_known_form_is_waited_out_and_can_be_seen(
     body: Any, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
