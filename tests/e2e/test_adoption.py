@@ -325,17 +325,17 @@ async def test_a_worker_that_is_full_by_cpu_says_so_and_adopts_what_has_waited(
     folder = faults.full_by_cpu(tmp_path / "copy")
     running = await worker(own_livekit, folder=folder, AGENT_MAX_SESSIONS="", **build("build-A"))
     await running.logged("worker is at full capacity")
+    began = time.monotonic()
     for room in ("one", "two"):
         await own_livekit.create_room(room)
     users = [await join(own_livekit, room, identity=room) for room in ("one", "two")]
-    joined = time.monotonic()
     (warning,) = await running.logged("LiveKit counts this worker as full")
     assert (warning["level"], warning["load"], warning["threshold"]) == ("WARNING", 0.95, 0.7)
     assert set(warning["rooms"]) <= {"one", "two"}
     assert "agent_rooms_waiting_for_cpu" in await (await Status.of(running)).metrics()
     for user in users:
         await user.agent()
-    assert time.monotonic() - joined >= BUSY_WAIT_S - 1
+    assert time.monotonic() - began >= BUSY_WAIT_S
     assert not running.find("job offer answered")
 
 
