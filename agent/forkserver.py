@@ -37,9 +37,8 @@ FRAMEWORK_PRELOAD: Final = ("livekit.agents.ipc._preload", "livekit.agents.ipc._
 Private to livekit-agents; a test compares it with what a stock worker logs.
 """
 
-
 CHECK_INTERVAL_S: Final = 1.0
-"""How often it is made sure that the fork server runs."""
+"""How often to check that the fork server still runs."""
 
 LOCAL_INFERENCE: Final = "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"
 """livekit-agents' switch for loading its end-of-turn model, about 250 MB, before any job."""
@@ -61,8 +60,8 @@ def start(models: Models) -> None:
     preload = [PRELOAD, *FRAMEWORK_PRELOAD]
     multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
     if threading.active_count() > 1 or sys.version_info >= (3, 14):
-        # A thread may hold a lock that the fork would never see released; and from 3.14 on, a fork
-        # server has a key that is Python's own business.
+        # A lock that a thread holds would stay locked in the fork for ever. And since Python 3.14 a
+        # fork server needs a key, which is private to Python.
         forkserver.ensure_running()
     else:
         _fork(preload)
@@ -83,7 +82,7 @@ def _fork(preload: Sequence[str]) -> None:
             os.chmod(address, 0o600)  # noqa: PTH101 it may be no path
         listener.listen()
         alive_r, alive_w = os.pipe()
-        # What is shared stays so: looking for garbage would write to all of it.
+        # A garbage collection writes to every object, and would end the sharing of their memory.
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
@@ -110,7 +109,7 @@ def _serve(listener: socket.socket, alive_r: int, preload: Sequence[str]) -> NoR
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        # Nothing of what the main process does at its exit is this one's to do.
+        # The exit handlers are the main process's, and must not run here.
         os._exit(code)
 
 

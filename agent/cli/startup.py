@@ -42,24 +42,17 @@ def begin(command: Command, arguments: Sequence[str]) -> Settings:
 def run_livekit(command: Command, arguments: Sequence[str]) -> None:
     """Run one of LiveKit's own commands, unchanged, with this agent's worker."""
     config = begin(command, arguments)
-    build = identify(config)
-
-    from livekit.agents import cli  # noqa: PLC0415 slow: after what may be wrong
-
-    from ..worker import Worker  # noqa: PLC0415 slow, too
-
-    if command in CONNECTING:
-        forkserver.start(config.models)
-    server = Worker(config, build)
+    server = _server(command, config)
     if command not in CONNECTING:
         # Console sessions run in a thread of this process, but plugins register on the main
         # thread; and files are downloaded for the plugins that are registered.
         models.import_plugins(config.models)
     if command == "console":
         _need_audio()
+
+    from livekit.agents import cli  # noqa: PLC0415 slow: the settings have been read by now
+
     gc.enable()
-    if command in WORKING:
-        server.await_stop_signals()
     cli.run_app(server)
 
 
@@ -101,15 +94,7 @@ def server_for_livekit(arguments: Sequence[str]) -> Worker:
     config = read_settings(command, arguments)
     if command == "console":
         models.import_plugins(config.models)
-    build = identify(config)
-    from ..worker import Worker  # noqa: PLC0415 slow: after what may be wrong
-
-    if command in WORKING:
-        forkserver.start(config.models)
-    server = Worker(config, build)
-    if command in WORKING:
-        server.await_stop_signals()
-    return server
+    return _server(command, config)
 
 
 def read_settings(command: Command, arguments: Sequence[str] = ()) -> Settings:
@@ -156,6 +141,19 @@ _MODELS: Final[dict[settings.Models, str]] = {
     "realtime": "Models: realtime, in writing; nothing is spoken.",
 }
 """What the text console says about each choice of models."""
+
+
+def _server(command: Command, config: Settings) -> Worker:
+    build = identify(config)
+
+    from ..worker import Worker  # noqa: PLC0415 slow: the settings have been read by now
+
+    if command in CONNECTING:
+        forkserver.start(config.models)
+    server = Worker(config, build)
+    if command in WORKING:
+        server.await_stop_signals()
+    return server
 
 
 def _file_into_environment(file: Path) -> None:
