@@ -74,6 +74,13 @@ async def run(ctx: JobContext) -> None:
     ending = ctx.proc.userdata["ending"] = Ending(ctx, ctx.proc.userdata["shared"])
     try:
         await _serve(ctx, ending)
+    except rtc.ConnectError as error:
+        logger.error(
+            "the job could not join its room, which is left to be adopted; "
+            "look at the LiveKit server and the network",
+            extra={"room": ctx.job.room.name, "error": str(error)},
+        )
+        ending.now("could not join the room")
     except Exception:
         ending.must_come("the entrypoint raised")
         raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from livekit import rtc
 
 from agent import session, withdrawal
 from agent.settings import Settings
@@ -52,3 +54,25 @@ async def test_only_an_end_on_purpose_of_a_dispatched_job_is_withdrawn(
     await session.end(job(shared, on_purpose=False))
     await session.end(job(shared, dispatch_id=""))
     assert withdrawn == []
+
+
+async def test_a_job_that_cannot_join_its_room_ends_with_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[str] = []
+    ending = SimpleNamespace(now=ends.append, must_come=pytest.fail)
+
+    async def cannot_join(*_: Any) -> None:
+        raise rtc.ConnectError("signal failure: Service Unavailable")
+
+    monkeypatch.setattr(session, "Ending", lambda *_: ending)
+    monkeypatch.setattr(session, "_serve", cannot_join)
+    ctx = SimpleNamespace(
+        proc=SimpleNamespace(userdata={"shared": Shared()}),
+        job=SimpleNamespace(room=SimpleNamespace(name="call")),
+    )
+    await session.run(ctx)  # type: ignore[arg-type]
+    assert ends == ["could not join the room"]
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.ERROR, None)
+    assert vars(record)["room"] == "call"
