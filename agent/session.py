@@ -75,9 +75,9 @@ async def run(ctx: JobContext) -> None:
     try:
         await _serve(ctx, ending)
     except rtc.ConnectError as error:
+        # No fault of this program: a traceback would point at the wrong place.
         logger.error(
-            "the job could not join its room, which is left to be adopted; "
-            "look at the LiveKit server and the network",
+            "the job could not join its room and ends; look at the LiveKit server and the network",
             extra={"room": ctx.job.room.name, "error": str(error)},
         )
         ending.now("could not join the room")
