@@ -10,7 +10,8 @@ RUN uv sync --locked --no-dev
 # The build id is a hash of these files, so all of them must be in the image.
 COPY agent.py Dockerfile ./
 COPY agent ./agent
-RUN /app/.venv/bin/python -m compileall -q agent
+COPY build_aware ./build_aware
+RUN /app/.venv/bin/python -m compileall -q agent build_aware
 
 FROM python:3.11-slim-bookworm
 RUN apt-get update \

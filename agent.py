@@ -8,7 +8,7 @@ if __name__ == "__main__":
     import sys
 
     if sys.argv[1:2] in (["start"], ["dev"]):
-        from agent import starting
+        from build_aware.drain import starting
 
         starting.stop_means_exit()
 

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .worker import Worker
+    from agent.worker import Worker
 
     server: Worker
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name != "server":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .cli.startup import server_for_livekit  # noqa: PLC0415
+    from agent.cli.startup import server_for_livekit  # noqa: PLC0415
 
     globals()["server"] = server_for_livekit(sys.argv[1:])
     return globals()["server"]

@@ -7,7 +7,7 @@ import json
 from livekit.agents import Agent, RunContext, function_tool
 from livekit.agents.voice import SpeechHandle
 
-from .build import Build
+from build_aware.identity.build import Build
 
 
 class Assistant(Agent):

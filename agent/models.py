@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from livekit.agents.vad import VAD
 
-    from .settings import Models
+    from build_aware.settings import Models
 
 PLUGINS: Final[dict[Models, tuple[str, ...]]] = {
     "openai": ("livekit.plugins.openai", "livekit.plugins.silero"),
@@ -64,7 +64,7 @@ def create(models: Models, vad: VAD | None) -> SessionModels:
         vad: what `load_vad` returned.
     """
     if models == "offline":
-        from .offline import OfflineLLM  # noqa: PLC0415
+        from agent.offline import OfflineLLM  # noqa: PLC0415
 
         llm = OfflineLLM()
         return SessionModels({"llm": llm, "vad": None} | _turns_by("manual"), audio=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 
-from . import job_signals
+from build_aware.job import signals as job_signals
 
 # Both before the imports below, which take seconds: a signal must not end the fork server
 # meanwhile, and they make much and free nothing, so that looking for garbage only costs time.
@@ -17,7 +17,8 @@ import contextlib
 import os
 from typing import cast
 
-from . import models, session, settings
+from agent import models, session
+from build_aware import settings
 
 __all__ = ["session"]
 

@@ -14,12 +14,14 @@ from livekit.agents import CloseEvent, CloseReason, JobContext, JobExecutorType,
 from livekit.agents.voice.room_io import RoomOptions
 from livekit.rtc.participant import PublishDataTrackError
 
-from . import claim, job_signals, models, withdrawal
-from .assistant import Assistant
-from .build import Build
-from .ending import BoundedSession, Ending
-from .settings import Settings
-from .shared import Shared
+from agent import models
+from agent.assistant import Assistant
+from build_aware.identity.build import Build
+from build_aware.job import claim, withdrawal
+from build_aware.job import signals as job_signals
+from build_aware.job.ending import BoundedSession, Ending
+from build_aware.job.shared import Shared
+from build_aware.settings import Settings
 
 logger = logging.getLogger(__name__)
 

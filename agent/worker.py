@@ -17,19 +17,24 @@ from livekit.agents import NOT_GIVEN, AgentServer, JobRequest, NotGivenOr
 from livekit.protocol.agent import Job
 from livekit.protocol.models import ServerInfo
 
-from . import capacity, ending, forkserver, idle, joining, session, signals, starting, target
-from .acceptance import Acceptance
-from .adoption import Adoption, client
-from .build import Build
-from .connection import Connection
-from .drain import Budget, Drain
-from .exit_codes import ExitCode
-from .own_sessions import OwnSession
-from .rooms import Rooms
-from .settings import Settings
-from .shared import Shared
-from .status import DEFAULT_PORT, State, StatusServer
-from .waiting import Candidate
+from agent import session
+from build_aware.adoption import launch as joining
+from build_aware.adoption.judgement import Candidate
+from build_aware.adoption.own_jobs import OwnSession
+from build_aware.adoption.sweeps import Adoption, client
+from build_aware.dispatch import capacity, target
+from build_aware.dispatch.acceptance import Acceptance
+from build_aware.dispatch.rooms import Rooms
+from build_aware.drain import signals, starting
+from build_aware.drain.budget import Budget, Drain
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.identity.build import Build
+from build_aware.job import ending
+from build_aware.job.shared import Shared
+from build_aware.server import forkserver, idle
+from build_aware.server.connection import Connection
+from build_aware.server.status import DEFAULT_PORT, State, StatusServer
+from build_aware.settings import Settings
 
 logger = logging.getLogger(__name__)
 

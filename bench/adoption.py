@@ -19,14 +19,13 @@ from typing import Final
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from agent import adoption
-from agent.watchlist import Watchlist
-from testbed import Testbed
-from testbed.fake_livekit import FakeLiveKit
-from testbed.livekit_server import LiveKitServer
-
-from .processes import OURS, WorkerProcess
-from .worker import UNTARGETED, Role
+from bench.processes import OURS, WorkerProcess
+from bench.worker import UNTARGETED, Role
+from build_aware.adoption import sweeps as adoption
+from build_aware.adoption.watchlist import Watchlist
+from build_aware.testbed import Testbed
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.livekit_server import LiveKitServer
 
 LISTS: Final = 20
 SWEEPS: Final = 12

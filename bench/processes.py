@@ -11,9 +11,9 @@ from typing import Final
 
 import psutil
 
-from testbed import Process, Processes, StartError, until
-from testbed.fake_livekit import Answer, FakeLiveKit, a_job
-from testbed.worker import READY_S, start_worker
+from build_aware.testbed import Process, Processes, StartError, until
+from build_aware.testbed.fake_livekit import Answer, FakeLiveKit, a_job
+from build_aware.testbed.worker import READY_S, start_worker
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 

@@ -8,9 +8,9 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from .. import target
-from ..settings import Command
-from . import startup
+from agent.cli import startup
+from build_aware.dispatch import target
+from build_aware.settings import Command
 
 LIVEKIT_COMMANDS: Final[dict[Command, str]] = {
     "dev": "Run a worker while developing. (LiveKit)",
@@ -109,11 +109,9 @@ def build(
 def rehearse() -> None:
     """Rehearse a rolling deploy on this machine: a verdict, and a picture."""
     try:
-        # No part of the shipped agent, nor is what it needs.
-        from rehearsal.cli import main  # noqa: PLC0415
+        # What it needs is in a dependency group of its own.
+        from build_aware.rehearsal.cli import main  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        if error.name == "rehearsal":
-            startup.fail("rehearse is not there; it works in a checkout of this project only")
         startup.fail(f"rehearse needs the Python module {error.name}; run `uv sync`, and again")
     main(sys.argv[2:])
 

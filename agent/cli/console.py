@@ -16,8 +16,8 @@ from livekit.agents import AgentSession, APIConnectOptions, APIStatusError, Erro
 from livekit.agents.voice.agent_session import SessionConnectOptions
 from livekit.agents.voice.io import TextOutput
 
-from ..assistant import Assistant
-from ..build import Build
+from agent.assistant import Assistant
+from build_aware.identity.build import Build
 
 AGENT: Final = "agent: "
 USER: Final = "you: "

@@ -8,8 +8,8 @@ import os
 import sys
 from typing import NoReturn
 
-from ..exit_codes import ExitCode
-from ..settings import CONNECTING
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.settings import CONNECTING
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     talks = sys.argv[1:2] == ["console"] and "--text" in sys.argv
     try:
         # Imported here: an interrupt may come meanwhile.
-        from .app import app  # noqa: PLC0415
+        from agent.cli.app import app  # noqa: PLC0415
 
         app()
     except KeyboardInterrupt:

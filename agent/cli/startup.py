@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import typer
 from dotenv import load_dotenv
 
-from .. import build as builds
-from .. import forkserver, models, settings, starting
-from ..build import ROOT, Build
-from ..exit_codes import ExitCode
-from ..settings import CONNECTING, Command, Settings
+from agent import models
+from build_aware import settings
+from build_aware.drain import starting
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.identity import build as builds
+from build_aware.identity.build import ROOT, Build
+from build_aware.server import forkserver
+from build_aware.settings import CONNECTING, Command, Settings
 
 if TYPE_CHECKING:
-    from ..worker import Worker
+    from agent.worker import Worker
 
 WORKING: Final[frozenset[Command]] = frozenset({"start", "dev"})
 """The commands that run a worker until a stop signal."""
@@ -69,7 +72,7 @@ def talk(log_level: str | None) -> None:
         # Before the slow imports: somebody waits in front of the screen.
         typer.echo(f"Build {named}\n{_MODELS[config.models]}\nCtrl+C or Ctrl+D ends it.\n")
 
-        from . import console  # noqa: PLC0415
+        from agent.cli import console  # noqa: PLC0415
 
         gc.enable()
         console.log_to_stderr(log_level)
@@ -146,7 +149,7 @@ _MODELS: Final[dict[settings.Models, str]] = {
 def _server(command: Command, config: Settings) -> Worker:
     build = identify(config)
 
-    from ..worker import Worker  # noqa: PLC0415 slow: the settings have been read by now
+    from agent.worker import Worker  # noqa: PLC0415 slow: the settings have been read by now
 
     if command in CONNECTING:
         forkserver.start(config.models)

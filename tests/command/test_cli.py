@@ -15,10 +15,10 @@ import typer
 from livekit.agents import AgentServer
 from livekit.agents.cli import _legacy
 
-from agent.build import ROOT, content_id
 from agent.cli import startup
 from agent.cli.app import LIVEKIT_COMMANDS
-from testbed.processes import environment
+from build_aware.identity.build import ROOT, content_id
+from build_aware.testbed.processes import environment
 from tests.support.copies import copy_of_the_agent
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"

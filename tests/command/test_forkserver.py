@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
-from agent.build import ROOT
-from agent.forkserver import mend_exit_codes
+from build_aware.identity.build import ROOT
+from build_aware.server.forkserver import mend_exit_codes
 
 MEETING_S: Final = 0.5
 
@@ -97,7 +97,7 @@ def test_python_keeps_what_it_knows_of_its_fork_server_where_we_put_it() -> None
 STARTED = """
 import multiprocessing, os, signal, sys, threading, time
 from multiprocessing.forkserver import _forkserver
-from agent import forkserver
+from build_aware.server import forkserver
 
 def cmdline(pid):
     with open(f"/proc/{pid}/cmdline") as file:

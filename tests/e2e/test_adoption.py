@@ -14,13 +14,13 @@ from livekit import rtc
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
-from agent.adoption import BUSY_WAIT_S
-from agent.exit_codes import ExitCode
-from testbed.livekit_server import AGENT_NAME, LiveKitServer
-from testbed.processes import Process, logged_at
-from testbed.status import Status
-from testbed.user import User
-from testbed.waiting import until
+from build_aware.adoption.sweeps import BUSY_WAIT_S
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
+from build_aware.testbed.processes import Process, logged_at
+from build_aware.testbed.status import Status
+from build_aware.testbed.user import User
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
 from tests.support.metadata import asking_for

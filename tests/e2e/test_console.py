@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.build import ROOT, content_id, identify
-from testbed import Testbed
-from testbed.processes import environment
-from testbed.waiting import DEADLINE_S, until
+from build_aware.identity.build import ROOT, content_id, identify
+from build_aware.testbed import Testbed
+from build_aware.testbed.processes import environment
+from build_aware.testbed.waiting import DEADLINE_S, until
 
 TEXT = (sys.executable, "-W", "error::DeprecationWarning", "agent.py", "console", "--text")
 GREETING = "agent: Hello! I answer by rule. Ask me which build I am.\n"

@@ -13,10 +13,10 @@ import pytest
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from agent.signals import SAME_KEY_S
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import Process, alive
-from testbed.waiting import until
+from build_aware.drain.signals import SAME_KEY_S
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.processes import Process, alive
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import Process
-from testbed.user import User
-from testbed.waiting import until
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.processes import Process
+from build_aware.testbed.user import User
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import SOON_S, build, nobody_serves
 

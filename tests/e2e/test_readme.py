@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sys
 
-from agent.build import ROOT, content_id
-from testbed import Testbed
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import environment
+from build_aware.identity.build import ROOT, content_id
+from build_aware.testbed import Testbed
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.processes import environment
 from tests.conftest import JoinRoom, StartWorker
 
 

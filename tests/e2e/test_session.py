@@ -6,9 +6,9 @@ import json
 
 from livekit import rtc
 
-from agent.build import content_id
-from testbed import Testbed
-from testbed.livekit_server import LiveKitServer
+from build_aware.identity.build import content_id
+from build_aware.testbed import Testbed
+from build_aware.testbed.livekit_server import LiveKitServer
 from tests.conftest import JoinRoom, StartWorker
 
 

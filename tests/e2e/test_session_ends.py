@@ -15,12 +15,12 @@ from aiohttp import web
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from agent.build import ROOT
-from agent.ending import END_S
-from testbed import Testbed
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import Process, alive, environment
-from testbed.waiting import until
+from build_aware.identity.build import ROOT
+from build_aware.job.ending import END_S
+from build_aware.testbed import Testbed
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.processes import Process, alive, environment
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker, installed
 from tests.support import faults
 

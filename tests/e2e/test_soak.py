@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.build import ROOT
 from bench.soak.plan import EACH_S, KINDS
-from testbed import Process, Testbed
-from testbed.livekit_server import BINARY_VARIABLE, find_binary
-from testbed.processes import environment, marked
-from testbed.waiting import until
-from testbed.worker import READY_S
+from build_aware.identity.build import ROOT
+from build_aware.testbed import Process, Testbed
+from build_aware.testbed.livekit_server import BINARY_VARIABLE, find_binary
+from build_aware.testbed.processes import environment, marked
+from build_aware.testbed.waiting import until
+from build_aware.testbed.worker import READY_S
 from tests.conftest import installed
 
 WHOLE_S = EACH_S + 8 * 60

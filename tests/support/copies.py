@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.build import ROOT, SHIPPED
+from build_aware.identity.build import ROOT, SHIPPED
 
 WAYS_IN = [
     ("agent.py", "start"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .copies import copy_of_the_agent
+from tests.support.copies import copy_of_the_agent
 
 IN_THE_MAIN_PROCESS = """
 import asyncio, signal, time

@@ -18,10 +18,10 @@ from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 from prometheus_client import REGISTRY
 
-from agent.acceptance import Acceptance, Decision, Reason, decide
-from agent.build import ROOT, Build
-from agent.rooms import Rooms
-from agent.target import EXPECTED, Asked, Malformed, Target, Untargeted
+from build_aware.dispatch.acceptance import Acceptance, Decision, Reason, decide
+from build_aware.dispatch.rooms import Rooms
+from build_aware.dispatch.target import EXPECTED, Asked, Malformed, Target, Untargeted
+from build_aware.identity.build import ROOT, Build
 
 Policy = Literal["accept", "reject"]
 

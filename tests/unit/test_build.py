@@ -10,14 +10,23 @@ from typing import Final
 
 import pytest
 
-from agent.build import ID_LENGTH, ROOT, SHIPPED, Build, BuildError, content_id, identify
-from testbed.processes import environment
+from build_aware.identity.build import (
+    ID_LENGTH,
+    ROOT,
+    SHIPPED,
+    Build,
+    BuildError,
+    content_id,
+    identify,
+)
+from build_aware.testbed.processes import environment
 
 FILES: Final = {
     "agent.py": "print('hello')\n",
     "agent/__init__.py": "",
     "agent/assistant.py": "class Assistant:\n    pass\n",
     "agent/cli/main.py": "def main() -> None:\n    pass\n",
+    "build_aware/__init__.py": "",
     "pyproject.toml": '[project]\nname = "an-agent"\nversion = "1.4.2"\n',
     "uv.lock": "version = 1\n",
     "Dockerfile": "FROM scratch\n",
@@ -105,7 +114,8 @@ def test_the_folder_that_holds_the_files_does_not_count(root: Path, tmp_path: Pa
 def shipped_files() -> list[str]:
     """Every file that this repository ships, found without the code under test."""
     files = [ROOT / name for name in SHIPPED if (ROOT / name).is_file()]
-    files += [path for path in (ROOT / "agent").rglob("*") if path.is_file()]
+    folders = [ROOT / name for name in SHIPPED if (ROOT / name).is_dir()]
+    files += [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     names = [path.relative_to(ROOT).as_posix() for path in files]
     return sorted(n for n in names if "__pycache__" not in n and "/." not in n)
 
@@ -137,7 +147,14 @@ def test_one_changed_character_in_any_shipped_file_is_another_id(
 
 
 def test_this_repository_ships_what_the_contract_says() -> None:
-    assert set(SHIPPED) == {"agent.py", "agent", "pyproject.toml", "uv.lock", "Dockerfile"}
+    assert set(SHIPPED) == {
+        "agent.py",
+        "agent",
+        "build_aware",
+        "pyproject.toml",
+        "uv.lock",
+        "Dockerfile",
+    }
 
 
 def swap_two_contents(root: Path) -> None:
@@ -490,7 +507,8 @@ def test_a_repository_in_the_environment_is_not_ours(root: Path, tmp_path: Path)
     commit = commit_all(root)
     commit_all(write(tmp_path / "other", FILES | {"agent.py": "other\n"}))
     code = (
-        "import sys, pathlib, agent.build as b; print(b.identify(pathlib.Path(sys.argv[1])).commit)"
+        "import sys, pathlib, build_aware.identity.build as b; "
+        "print(b.identify(pathlib.Path(sys.argv[1])).commit)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(root)],

@@ -11,9 +11,9 @@ from livekit.agents import AgentSession, JobContext
 from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
 from livekit.protocol.agent import Job
 
-from agent import claim
-from agent.claim import Claim, TextInput
-from agent.waiting import AGENT_NAME, PUBLISHES_FOR
+from build_aware.adoption.judgement import AGENT_NAME, PUBLISHES_FOR
+from build_aware.job import claim
+from build_aware.job.claim import Claim, TextInput
 
 NAME: Final = "support"
 HANGS_S: Final = 1.0

@@ -7,15 +7,21 @@ from typing import Final
 
 import typer
 
-from agent import adoption, connection, ending, rooms, session, waiting, watchlist
-from agent.build import ROOT
-from agent.drain import EXIT_S, SHUTDOWN_S
-from agent.exit_codes import ExitCode
-from agent.settings import Settings
-from agent.status import DEFAULT_PORT
+from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
-from rehearsal import cli, scenario, verdict
+from build_aware.adoption import judgement as waiting
+from build_aware.adoption import sweeps as adoption
+from build_aware.adoption import watchlist
+from build_aware.dispatch import rooms
+from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.identity.build import ROOT
+from build_aware.job import ending
+from build_aware.rehearsal import cli, scenario, verdict
+from build_aware.server import connection
+from build_aware.server.status import DEFAULT_PORT
+from build_aware.settings import Settings
 
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")

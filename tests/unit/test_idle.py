@@ -5,7 +5,7 @@ import inspect
 from livekit.agents import AgentServer
 from livekit.agents.ipc.proc_pool import ProcPool
 
-from agent import idle
+from build_aware.server import idle
 
 
 def test_livekits_pool_still_has_what_stops_its_refilling() -> None:

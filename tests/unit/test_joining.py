@@ -19,8 +19,8 @@ from livekit.protocol.agent import Job, JobState, JobType
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import Room
 
-from agent.joining import JOB_PREFIX, Busy, busy, job_for, launch
-from agent.waiting import AGENT_NAME
+from build_aware.adoption.judgement import AGENT_NAME
+from build_aware.adoption.launch import JOB_PREFIX, Busy, busy, job_for, launch
 
 URL: Final = "ws://livekit.test:7880"
 API_KEY: Final = "the-api-key"

@@ -8,8 +8,8 @@ import pytest
 from livekit.agents.llm import ChatContext, ChatRole, FunctionCall, FunctionCallOutput
 
 from agent.assistant import Assistant
-from agent.build import Build
 from agent.offline import BUILD_TOOL, OfflineLLM, answer
+from build_aware.identity.build import Build
 
 GREETING: Final = "Hello! I answer by rule. Ask me which build I am."
 

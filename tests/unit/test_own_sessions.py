@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.own_sessions import REMEMBERED_S, OwnSession, OwnSessions
+from build_aware.adoption.own_jobs import REMEMBERED_S, OwnSession, OwnSessions
 
 NOW: Final = 1_000.0
 LIVEKIT_SHOWS_THE_DEAD_S: Final = 20.0

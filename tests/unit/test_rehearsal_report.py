@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rehearsal import report, timeline
-from rehearsal.scenario import Options, plan
-from rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
-from rehearsal.verdict import KINDS, Verdict, judge
+from build_aware.rehearsal import report, timeline
+from build_aware.rehearsal.scenario import Options, plan
+from build_aware.rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
+from build_aware.rehearsal.verdict import KINDS, Verdict, judge
 
 VISIT = Visit("agent-1", "build-1.1", 5.3, None, (Remark(6.0, "build-1"),))
 GOOD = SessionSeen(0, "build-1", 5, 8, None, (VISIT,))

@@ -10,8 +10,8 @@ from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 
-from agent.rooms import HOLD_S, RETURN_S, UNLISTED_S, RoomRecord, Rooms
-from agent.target import Asked, Target, Untargeted
+from build_aware.dispatch.rooms import HOLD_S, RETURN_S, UNLISTED_S, RoomRecord, Rooms
+from build_aware.dispatch.target import Asked, Target, Untargeted
 
 NOW: Final = 1_000.0
 OURS: Final = json.dumps({"agent_build": "ours"})

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent import session, withdrawal
-from agent.settings import Settings
-from agent.shared import Shared
+from agent import session
+from build_aware.job import withdrawal
+from build_aware.job.shared import Shared
+from build_aware.settings import Settings
 
 
 def job(shared: Shared, *, dispatch_id: str = "AD_1", on_purpose: bool = True) -> Any:

@@ -6,8 +6,8 @@ from typing import Final, Literal, get_args
 
 import pytest
 
-from agent.build import ROOT
-from agent.settings import (
+from build_aware.identity.build import ROOT
+from build_aware.settings import (
     CONNECTING,
     VARIABLES,
     Command,

@@ -13,7 +13,8 @@ from livekit.agents import AgentServer
 from livekit.agents.cli import cli
 from livekit.agents.ipc import supervised_proc
 
-from agent import connection, signals
+from build_aware.drain import signals
+from build_aware.server import connection
 
 
 def greedy(number: int, frame: object) -> None:

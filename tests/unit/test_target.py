@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.target import (
+from build_aware.dispatch.target import (
     DEFAULT_WAIT,
     KEY,
     MAX_WAIT,

@@ -15,9 +15,7 @@ from livekit.protocol.agent import Job, JobState, JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import ParticipantInfo
 
-from agent.ages import Ages
-from agent.target import asked_by
-from agent.waiting import (
+from build_aware.adoption.judgement import (
     AGENT_NAME,
     JOIN_S,
     OFFER_S,
@@ -34,6 +32,8 @@ from agent.waiting import (
     judge,
     presence,
 )
+from build_aware.dispatch.ages import Ages
+from build_aware.dispatch.target import asked_by
 
 Policy = Literal["accept", "reject"]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol.models import Room
 
-from agent.watchlist import RECHECK_S, RELOOK_S, SUSPECT_S, VERIFY_S, Watchlist
+from build_aware.adoption.watchlist import RECHECK_S, RELOOK_S, SUSPECT_S, VERIFY_S, Watchlist
 
 FOREVER: Final = 1e9
 AT: Final = 1_000.0

@@ -20,9 +20,10 @@ from livekit.protocol.agent_dispatch import (
 )
 from livekit.protocol.models import Room
 
-from agent import ending, withdrawal
-from agent.api_errors import API_ERRORS
-from agent.withdrawal import is_noted, withdraw
+from build_aware.adoption.api_errors import API_ERRORS
+from build_aware.adoption.notes import is_noted
+from build_aware.job import ending, withdrawal
+from build_aware.job.withdrawal import withdraw
 
 NAME: Final = "support"
 HANGS_S: Final = 1.0

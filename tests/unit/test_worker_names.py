@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 from livekit.agents import AgentServer
 
-from agent.build import Build
-from agent.settings import load
 from agent.worker import Worker
+from build_aware.identity.build import Build
+from build_aware.settings import load
 
 OVERRIDDEN: Final = {"run", "drain", "aclose"}
 """What this worker replaces on purpose."""

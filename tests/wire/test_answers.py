@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-from agent.build import content_id
-from testbed.fake_livekit import FakeLiveKit
+from build_aware.identity.build import content_id
+from build_aware.testbed.fake_livekit import FakeLiveKit
 from tests.conftest import StartWorker
 from tests.support.metadata import asking_for, strange_metadata
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.build import ROOT, content_id
-from testbed.fake_livekit import FakeLiveKit
-from testbed.processes import logged_at
-from testbed.status import Status
-from testbed.waiting import until
-from testbed.worker import READY_S
+from build_aware.identity.build import ROOT, content_id
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.processes import logged_at
+from build_aware.testbed.status import Status
+from build_aware.testbed.waiting import until
+from build_aware.testbed.worker import READY_S
 from tests.conftest import StartWorker
 from tests.support import faults
 from tests.support.copies import WAYS_IN_ONE_SLOW

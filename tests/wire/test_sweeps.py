@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from livekit.protocol.models import ServerInfo
 
-from testbed.fake_livekit import FakeLiveKit
-from testbed.processes import logged_at
-from testbed.status import Status
-from testbed.waiting import until
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.processes import logged_at
+from build_aware.testbed.status import Status
+from build_aware.testbed.waiting import until
 from tests.conftest import StartWorker
 
 ADOPTING = "adopting a waiting room"

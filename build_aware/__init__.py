@@ -1,0 +1,1 @@
+"""What makes a LiveKit agent build-aware: it knows its build, takes its own jobs, and drains."""

@@ -1,0 +1,171 @@
+"""Do I take this job: a pure decision, and the request handler around it.
+
+The handler answers every offer exactly once, within microseconds and without I/O: a
+self-hosted LiveKit server gives the whole chain of offers three seconds (the default timeout
+of its psrpc client), and every worker that says no spends from the same three.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from prometheus_client import Counter
+
+from build_aware.dispatch import target as targets
+from build_aware.dispatch.rooms import Rooms
+from build_aware.dispatch.target import Asked, Malformed, Target
+from build_aware.identity.build import Build
+
+if TYPE_CHECKING:
+    from livekit.agents import JobRequest
+
+Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held"]
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_CHARACTERS: Final = 80
+
+JOBS_OFFERED: Final = Counter(
+    "agent_jobs_offered_total",
+    "Jobs that LiveKit offered to this worker, by answer and reason.",
+    ["answer", "reason"],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one offer.
+
+    Attributes:
+        accept: whether this worker takes the job.
+        reason: why, as logged and counted.
+    """
+
+    accept: bool
+    reason: Reason
+
+
+def decide(
+    asked: Asked,
+    build: Build,
+    *,
+    untargeted: Literal["accept", "reject"],
+    full: bool,
+    held: bool = False,
+) -> Decision:
+    """Decide on one job: total, pure, and the only place where the rule is written.
+
+    Args:
+        asked: what the job's metadata asks for.
+        build: the build of this worker.
+        untargeted: what to do with a job that names no build.
+        full: whether this worker has no room for another session.
+        held: whether the room is left to the agent that it had before an outage.
+    """
+    if isinstance(asked, Target):
+        if not asked.met_by(build.answers_to):
+            return Decision(False, "other-target")
+        reason: Reason = "target"
+    else:
+        reason = "malformed" if isinstance(asked, Malformed) else "untargeted"
+        if untargeted == "reject":
+            return Decision(False, reason)
+    if held:
+        return Decision(False, "held")
+    return Decision(False, "full") if full else Decision(True, reason)
+
+
+class Acceptance:
+    """The `request_fnc` of this worker.
+
+    Args:
+        build: the build of this worker.
+        untargeted: what to do with a job that names no build.
+        is_full: whether this worker has no room for another session.
+        rooms: what this worker knows of the rooms; an offer adds to it.
+        on_refused: is told the room of each job that this worker does not get to serve.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        *,
+        untargeted: Literal["accept", "reject"],
+        is_full: Callable[[], bool],
+        rooms: Rooms,
+        on_refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._build = build
+        self._untargeted = untargeted
+        self._is_full = is_full
+        self._rooms = rooms
+        self._on_refused = on_refused
+        self._accepting: set[str] = set()
+
+    @property
+    def accepting(self) -> Set[str]:
+        """Ids of jobs accepted but not yet running: assignment or process is on its way."""
+        return self._accepting
+
+    async def __call__(self, request: JobRequest) -> None:
+        """Answer one offer.
+
+        A worker that says no always says it with `terminate=False`, so that LiveKit asks the
+        next worker: the default of `reject()` ends the job for everybody.
+        """
+        from livekit.agents import AssignmentTimeoutError  # noqa: PLC0415 loaded by now
+
+        job = request.job
+        now_s = time.monotonic()
+        asked = self._rooms.offered(job, now_s)
+        decision = decide(
+            asked,
+            self._build,
+            untargeted=self._untargeted,
+            full=self._is_full(),
+            held=self._rooms.holds(job.room.name, now_s),
+        )
+        self._record(request, asked, decision)
+        if not decision.accept:
+            await request.reject(terminate=False)
+            self._on_refused(job.room.name)
+            return
+        self._accepting.add(job.id)
+        try:
+            await request.accept(attributes=self._build.attributes())
+        except AssignmentTimeoutError:
+            logger.warning(
+                "accepted a job that LiveKit never assigned; "
+                "if this repeats, look for slow answers or a restart in the server's log",
+                extra={"job_id": job.id, "room": job.room.name},
+            )
+            self._on_refused(job.room.name)
+        finally:
+            self._accepting.discard(job.id)
+
+    def _record(self, request: JobRequest, asked: Asked, decision: Decision) -> None:
+        answer = "accept" if decision.accept else "reject"
+        JOBS_OFFERED.labels(answer, decision.reason).inc()
+        job = request.job
+        fields = {
+            "job_id": job.id,
+            "dispatch_id": job.dispatch_id,
+            "room": job.room.name,
+            "room_id": job.room.sid,
+            "agent_name": job.agent_name,
+            "answer": answer,
+            "reason": decision.reason,
+        }
+        if isinstance(asked, Target):
+            fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
+        if isinstance(asked, Malformed):
+            logger.warning(
+                "job offer answered, ignoring a malformed target; correct it in the metadata",
+                extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
+            )
+        else:
+            logger.info("job offer answered", extra=fields)

@@ -1,0 +1,64 @@
+"""A session that ends on purpose takes back what asked for it: no worker shall adopt its room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from livekit.agents import JobContext
+from livekit.protocol.agent_dispatch import CreateAgentDispatchRequest
+
+from build_aware.adoption import notes
+from build_aware.adoption.api_errors import is_not_found
+
+logger = logging.getLogger(__name__)
+
+WITHDRAWAL_S: Final = 5.0
+"""What withdrawing gets: the user is still in the room, and hears nothing."""
+
+_ATTEMPTS: Final = 3
+
+
+async def withdraw(ctx: JobContext) -> None:
+    """Take back what asked for this agent, so that no worker adopts the room.
+
+    Deletes the room's dispatches for this agent. Where the job's own is not among them, the server
+    was restarted and workers may remember it: then a note is left. A failure is logged, not
+    raised: it costs the user nothing but an agent that comes back.
+    """
+    job = ctx.job
+    try:
+        async with asyncio.timeout(WITHDRAWAL_S):
+            await _delete_dispatches(ctx)
+    except Exception as error:
+        if is_not_found(error):
+            return  # The room has closed: nobody can adopt it.
+        logger.warning(
+            "the dispatch of a session that ended on purpose could not be deleted, "
+            "an agent may come back; look at the LiveKit server",
+            extra={"room": job.room.name, "error": str(error) or type(error).__name__},
+        )
+
+
+async def _delete_dispatches(ctx: JobContext) -> None:
+    service = ctx.api.agent_dispatch
+    job = ctx.job
+    own_is_there = False
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            for dispatch in await service.list_dispatch(job.room.name):
+                own_is_there = own_is_there or dispatch.id == job.dispatch_id
+                if (dispatch.agent_name, dispatch.deployment) == (job.agent_name, job.deployment):
+                    await service.delete_dispatch(dispatch.id, job.room.name)
+            if not own_is_there:
+                await service.create_dispatch(
+                    CreateAgentDispatchRequest(
+                        room=job.room.name, agent_name=notes.note(job.agent_name)
+                    )
+                )
+            return
+        except Exception:
+            if attempt == _ATTEMPTS:
+                raise
+            await asyncio.sleep(0.2 * attempt)
