@@ -110,9 +110,7 @@ def create(vad: VAD | None) -> SessionModels:
 
     if models == "realtime":
         # In the text console it hears nothing, and answers in writing.
-        model = openai.realtime.RealtimeModel(
-            modalities=["text"] if _in_writing() else NOT_GIVEN
-        )
+        model = openai.realtime.RealtimeModel(modalities=["text"] if _in_writing() else NOT_GIVEN)
         return SessionModels({"llm": model, "vad": None} | _turns_by("realtime_llm"), audio=True)
     if _in_writing():
         return SessionModels({"llm": openai.LLM(), "vad": None} | _turns_by("manual"), audio=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from livekit.agents import NOT_GIVEN, JobContext, JobRequest, NotGivenOr
 from livekit.agents.worker import ServerType
 
 from build_aware import livekit_private, settings
+from build_aware.dispatch import capacity
 from build_aware.dispatch.acceptance import RequestHandler
 from build_aware.drain import signals, starting
 from build_aware.drain.exit_codes import fail
@@ -23,7 +25,7 @@ from build_aware.job.entrypoint import Entrypoint, SessionEnd
 from build_aware.job.facts import JobFacts, Prepare
 from build_aware.job.shared import Shared
 from build_aware.server import forkserver, logs
-from build_aware.server.worker import Worker, measure_sessions
+from build_aware.server.worker import Worker
 from build_aware.settings import Command, Options, Settings
 
 Function = Callable[[JobContext], Awaitable[None]]
@@ -146,7 +148,12 @@ class AgentServer(livekit.agents.AgentServer):
             dev=devmode,
         )
         if config.max_sessions is not None and not livekit_private.own_load(self):
-            measure_sessions(self, config.max_sessions, worker.session_count)
+            limit = config.max_sessions
+            # Without a threshold LiveKit refuses nothing by itself. Its own estimate of what
+            # accepted jobs will cost would turn down most of a burst, and lose those sessions.
+            livekit_private.set_load(
+                self, lambda: capacity.load(worker.session_count(), limit), math.inf
+            )
         if config.health_port is not None and not self._port_said:
             livekit_private.set_port(self, config.health_port)
         forkserver.release_when_needed()

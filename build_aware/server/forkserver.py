@@ -136,7 +136,9 @@ def _release(modules: list[str]) -> None:
     server._forkserver_pid = waiting.pid
 
 
-def _serve(listener: socket.socket, alive_r: int, go_r: int, mask: set[int | signal.Signals]) -> NoReturn:
+def _serve(
+    listener: socket.socket, alive_r: int, go_r: int, mask: set[int | signal.Signals]
+) -> NoReturn:
     """Be the fork server until the main process and all job processes have ended."""
     code = 1
     try:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,7 +19,7 @@ from build_aware.adoption.client import client
 from build_aware.adoption.judgement import Candidate
 from build_aware.adoption.launch import Busy, launch
 from build_aware.adoption.own_jobs import OwnSession
-from build_aware.dispatch import capacity, target
+from build_aware.dispatch import capacity
 from build_aware.dispatch.acceptance import Acceptance, RequestHandler
 from build_aware.dispatch.rooms import Rooms
 from build_aware.drain import signals
@@ -29,7 +27,7 @@ from build_aware.drain.budget import Budget, Drain
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.identity.build import Build
 from build_aware.job.shared import Shared
-from build_aware.server import watch_forkserver
+from build_aware.server import introduction, watch_forkserver
 from build_aware.server.connection import Connection
 from build_aware.server.shutdown import Shutdown
 from build_aware.server.status import State, StatusServer
@@ -105,7 +103,13 @@ class Worker:
             run: LiveKit's own `run`.
         """
         self._loop = asyncio.get_running_loop()
-        self._introduce()
+        introduction.introduce(
+            self._build,
+            self._clock.budget,
+            untargeted=self._untargeted,
+            in_threads=livekit_private.executor(self._server) is JobExecutorType.THREAD,
+            dev=self._dev,
+        )
         watch_forkserver.mend_exit_codes()
         self._watching = asyncio.gather(self._signals.watch(), watch_forkserver.keep_running())
         try:
@@ -179,33 +183,6 @@ class Worker:
             "drain_left_s": round(self._clock.left_s(), 1) if self._clock.began else None,
             "stale": self._shared.stale,
         }
-
-    def _introduce(self) -> None:
-        budget = self._clock.budget
-        logger.info(
-            "this worker's build and drain",
-            extra=self._build.facts()
-            | {
-                "untargeted": self._untargeted,
-                "drain_sessions_s": budget.sessions_s,
-                "drain_shutdown_s": budget.shutdown_s,
-                "drain_exit_s": budget.exit_s,
-            },
-        )
-        signals.warn_of_a_shell()
-        if self._untargeted == "reject":
-            logger.warning(
-                "jobs that name no build are refused; "
-                "put the metadata below on a room or dispatch to reach this worker, "
-                "or set AGENT_UNTARGETED=accept",
-                extra={"metadata": json.dumps({target.KEY: self._build.id})},
-            )
-        in_threads = livekit_private.executor(self._server) is JobExecutorType.THREAD
-        if in_threads and not self._dev:
-            logger.warning(
-                "jobs run in threads of the worker: one that crashes or blocks takes all of them "
-                "along; use JobExecutorType.PROCESS in production"
-            )
 
     async def _serve_status(self) -> None:
         if self._settings.status_port is None:
@@ -310,10 +287,3 @@ class Worker:
                 "agent_name": livekit_private.agent_name(self._server),
             },
         )
-
-
-def measure_sessions(server: AgentServer, limit: int, session_count: Callable[[], int]) -> None:
-    """Report to LiveKit how many of `limit` sessions run, in place of its own measure."""
-    # Without a threshold LiveKit refuses nothing by itself. Its own estimate of what accepted
-    # jobs will cost would turn down most of a burst, and lose those sessions.
-    livekit_private.set_load(server, lambda: capacity.load(session_count(), limit), math.inf)

@@ -19,7 +19,7 @@ from build_aware.identity.build import (
     content_id,
     identify,
 )
-from build_aware.testbed.processes import environment
+from build_aware.testbed.environ import environment
 
 FILES: Final = {
     "agent.py": "print('hello')\n",
