@@ -22,12 +22,15 @@ from build_aware import settings
 from build_aware.drain import starting
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.identity import build as builds
-from build_aware.identity.build import ROOT, Build
+from build_aware.identity.build import Build
 from build_aware.server import forkserver
 from build_aware.settings import CONNECTING, Command, Settings
 
 if TYPE_CHECKING:
     from agent.worker import Worker
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The folder of this agent's project."""
 
 WORKING: Final[frozenset[Command]] = frozenset({"start", "dev"})
 """The commands that run a worker until a stop signal."""
@@ -114,7 +117,10 @@ def identify(config: Settings) -> Build:
     """Identify this build, or end with the reason why that is not possible."""
     try:
         return builds.identify(
-            build_id=config.build_id, commit=config.build_commit, deployment=config.deployment
+            ROOT,
+            build_id=config.build_id,
+            commit=config.build_commit,
+            deployment=config.deployment,
         )
     except builds.BuildError as error:
         fail(str(error))

@@ -18,11 +18,11 @@ from typing import Final
 
 from rich.console import Console
 
+from bench.paths import ROOT
 from bench.soak import growth, logs, plan, report
 from bench.soak.driver import Driver, Run
 from bench.soak.judge import judge
 from bench.soak.plan import EACH_S, Options, Plan
-from build_aware.identity.build import ROOT
 from build_aware.testbed import Processes, StartError
 from build_aware.testbed.ending import run_and_exit
 from build_aware.testbed.interrupts import end_all, interruptible

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from build_aware.identity.build import ROOT
 from build_aware.rehearsal.relay import Passage, relay
 from build_aware.rehearsal.scenario import Stop
 from build_aware.rehearsal.seen import WorkerSeen
@@ -17,6 +16,9 @@ from build_aware.testbed import Process, Processes, StartError
 from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
 from build_aware.testbed.proxy import Proxy
 from build_aware.testbed.worker import READY_S, start_worker
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The folder of the agent that is rehearsed."""
 
 SECOND_SIGNAL_S: Final = 1.0
 """From the first to the second SIGTERM of the way `twice`."""

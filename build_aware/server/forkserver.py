@@ -19,14 +19,17 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing import connection, forkserver, popen_forkserver, resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from build_aware.drain.starting import STOP_SIGNALS
-from build_aware.identity.build import ROOT
 from build_aware.job import signals as job_signals
 
 if TYPE_CHECKING:
     from build_aware.settings import Models
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The folder that holds `agent`."""
 
 PRELOAD: Final = "agent.preload"
 """Our module for the fork server."""

@@ -17,9 +17,9 @@ from livekit.agents.cli import _legacy
 
 from agent.cli import startup
 from agent.cli.app import LIVEKIT_COMMANDS
-from build_aware.identity.build import ROOT, content_id
 from build_aware.testbed.processes import environment
-from tests.support.copies import copy_of_the_agent
+from tests.support.copies import content_id, copy_of_the_agent
+from tests.support.paths import ROOT
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from build_aware.identity.build import ROOT
 from build_aware.rehearsal.scenario import Options, plan
 from build_aware.testbed import Process, Testbed
 from build_aware.testbed.livekit_server import BINARY_VARIABLE, find_binary
@@ -20,6 +19,7 @@ from build_aware.testbed.processes import environment, marked
 from build_aware.testbed.waiting import until
 from build_aware.testbed.worker import READY_S
 from tests.conftest import installed
+from tests.support.paths import ROOT
 
 DEADLINE_S = 480.0
 
