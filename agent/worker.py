@@ -18,11 +18,11 @@ from livekit.protocol.agent import Job
 from livekit.protocol.models import ServerInfo
 
 from agent import session
-from build_aware.adoption import launch as joining
+from build_aware.adoption.adoption import Adoption
+from build_aware.adoption.client import client
 from build_aware.adoption.judgement import Candidate
-from build_aware.adoption.own_jobs import OwnSession
-from build_aware.adoption.sweeps import Adoption, client
-from build_aware.dispatch import capacity, target
+from build_aware.adoption.launch import busy, launch
+from build_aware.dispatch import attributes, capacity, target
 from build_aware.dispatch.acceptance import Acceptance
 from build_aware.dispatch.rooms import Rooms
 from build_aware.drain import signals, starting
@@ -303,8 +303,10 @@ class Worker(AgentServer):
             api=functools.partial(client, self.config.credentials),
             sessions=self._sessions,
             may_adopt=self._may_adopt,
-            busy=functools.partial(joining.busy, self),
-            launch=self._launch,
+            busy=functools.partial(busy, self),
+            launch=functools.partial(
+                launch, self, ask=self._accept_adopted, credentials=self.config.credentials
+            ),
         )
         self._adopting = asyncio.create_task(self._adoption.run())
 
@@ -313,19 +315,16 @@ class Worker(AgentServer):
             self._adopting.cancel()
             await asyncio.wait({self._adopting})
 
-    def _sessions(self) -> dict[str, OwnSession]:
+    def _sessions(self) -> dict[str, Job]:
         running = self.active_jobs if self._started else []
-        return {
-            info.job.id: OwnSession(info.job.room.name, info.accept_arguments.identity)
-            for info in running
-            if info  # LiveKit lists None for a job whose launch has just failed.
-        }
+        # LiveKit lists None for a job whose launch has just failed.
+        return {info.job.id: info.job for info in running if info}
 
     def _may_adopt(self) -> bool:
         return self._link.up and not self._is_full()
 
-    async def _launch(self, job: Job) -> None:
-        await joining.launch(self, job, self.config.credentials, self.build.attributes())
+    async def _accept_adopted(self, request: JobRequest) -> None:
+        await request.accept(attributes=attributes.of_job(self.build, request.job))
 
     def _on_refused_job(self, room: str) -> None:
         if self._adoption is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client import Counter
 
+from build_aware.dispatch import attributes
 from build_aware.dispatch import target as targets
 from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.target import Asked, Malformed, Target
@@ -136,7 +137,7 @@ class Acceptance:
             return
         self._accepting.add(job.id)
         try:
-            await request.accept(attributes=self._build.attributes())
+            await request.accept(attributes=attributes.of_job(self._build, job))
         except AssignmentTimeoutError:
             logger.warning(
                 "accepted a job that LiveKit never assigned; "

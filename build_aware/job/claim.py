@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.agents import AgentSession, JobContext
 from livekit.agents.voice.room_io import TextInputEvent, TextInputOptions
 
-from build_aware.adoption.judgement import AGENT_NAME, PUBLISHES_FOR
+from build_aware.dispatch.attributes import AGENT_NAME, PUBLISHES_FOR
 
 logger = logging.getLogger(__name__)
 
