@@ -1,0 +1,1 @@
+"""The commands, and what runs a worker, reloads it, and talks to an agent in a terminal."""
