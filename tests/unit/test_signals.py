@@ -13,7 +13,8 @@ from livekit.agents import AgentServer
 from livekit.agents.cli import cli
 from livekit.agents.ipc import supervised_proc
 
-from build_aware.drain import signals
+from build_aware import livekit_private
+from build_aware.drain import signals, wakeup
 from build_aware.server import connection
 
 
@@ -59,8 +60,8 @@ def test_without_a_proc_folder_no_shell_is_found(tmp_path: Path) -> None:
     assert signals.shell_that_is_pid_1(tmp_path) is None
 
 
-def test_livekits_patience_with_a_blocked_loop_is_what_we_think() -> None:
-    assert cli._EXIT_ESCALATION_TIMEOUT == signals.LIVEKIT_ESCALATION_S
+def test_our_patience_with_a_blocked_loop_is_livekits() -> None:
+    assert livekit_private.escalation_s() == wakeup.ESCALATION_S
 
 
 def test_livekits_command_line_still_handles_signals_as_its_constant_says() -> None:
