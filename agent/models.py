@@ -26,6 +26,13 @@ PLUGINS: Final[dict[Models, tuple[str, ...]]] = {
 }
 """The LiveKit plugins that each choice of models needs."""
 
+ANNOUNCED: Final[dict[Models, str]] = {
+    "offline": "Models: offline, which answer by rule. Set OPENAI_API_KEY for real ones.",
+    "openai": "Models: openai, the language model only; nothing is spoken.",
+    "realtime": "Models: realtime, in writing; nothing is spoken.",
+}
+"""What the text console says about each choice of models."""
+
 LOCAL_INFERENCE: Final = "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"
 """livekit-agents' switch for loading its end-of-turn model, about 250 MB, before any job."""
 
@@ -55,6 +62,12 @@ def choose() -> None:
     environ = os.environ
     if first_run and not environ.get("AGENT_MODELS") and not environ.get("OPENAI_API_KEY"):
         environ["AGENT_MODELS"] = "offline"
+    if _in_writing():
+        sys.stdout.write(f"{ANNOUNCED[chosen()]}\n")
+    if sys.argv[1:2] in (["console"], ["download-files"]):
+        # The session runs in a thread of this process, but plugins register on its main thread;
+        # and files are downloaded for the plugins that are registered.
+        import_plugins()
     if chosen() != "openai":
         # The realtime model finds the end of a turn by itself, and text needs none.
         environ.setdefault(LOCAL_INFERENCE, "0")

@@ -59,6 +59,8 @@ _PROGRAM: Final = program()
 def begin() -> None:
     """Have a stop signal end the start with 0, whenever it comes."""
     if _PROGRAM is not None:
+        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+        starting.run_by_livekit = getattr(spec, "name", None) == _RUNNERS[0]
         starting.stop_means_exit()
         # Imports make much and free nothing: looking for garbage meanwhile takes 0.1 s.
         gc.disable()

@@ -73,15 +73,19 @@ def console(
         return
     if context.args:
         fail(f"console --text does not know {context.args[0]!a}; see console --help")
-    from build_aware.cli import console as text_console  # noqa: PLC0415 slow
+    this = _identify(context).build
+    # Before the slow imports: somebody waits in front of the screen.
+    typer.echo(f"Build {this.id}" + (f", version {this.version}" if this.version else ""))
 
-    text_console.run(_found(context).server(), log_level)
+    from build_aware.cli import console as text_console  # noqa: PLC0415
+
+    raise typer.Exit(text_console.run(_found(context).server(), log_level=log_level))
 
 
 @app.command()
 def dev(  # noqa: PLR0917 Typer's
     context: typer.Context,
-    log_level: LogLevel = "debug",
+    log_level: LogLevel = None,
     no_reload: Annotated[
         bool, typer.Option("--no-reload", help="Do not start again when a file changes.")
     ] = False,
@@ -90,27 +94,25 @@ def dev(  # noqa: PLR0917 Typer's
     api_secret: Annotated[str | None, typer.Option(help="LIVEKIT_API_SECRET")] = None,
 ) -> None:
     """Run a worker while developing: it starts again when a file changes."""
-    _check("dev")
+    _check(context, "dev")
     if not no_reload:
         from build_aware.cli import reload  # noqa: PLC0415
 
-        reload.run(_found(context).file.parent)
-        return
-    os.environ["LIVEKIT_DEV_MODE"] = "1"
+        raise typer.Exit(reload.run(reload.command_line(), _found(context).file.parent))
     _work(context, dev=True, log_level=log_level)
 
 
 @app.command()
 def start(  # noqa: PLR0917 Typer's
     context: typer.Context,
-    log_level: LogLevel = "info",
+    log_level: LogLevel = None,
     url: Annotated[str | None, typer.Option(help="LIVEKIT_URL")] = None,
     api_key: Annotated[str | None, typer.Option(help="LIVEKIT_API_KEY")] = None,
     api_secret: Annotated[str | None, typer.Option(help="LIVEKIT_API_SECRET")] = None,
     drain_timeout: Annotated[str | None, typer.Option(help="AGENT_DRAIN_TIMEOUT")] = None,
 ) -> None:
     """Run a worker in production."""
-    _check("start")
+    _check(context, "start")
     _work(context, dev=False, log_level=log_level)
 
 
@@ -140,16 +142,7 @@ def build(
     ] = None,
 ) -> None:
     """Print which build this is."""
-    config = _check("build")
-    try:
-        identity = whose.identify(
-            _found(context).file,
-            build_id=config.build_id,
-            commit=config.build_commit,
-            deployment=config.deployment,
-        )
-    except BuildError as error:
-        fail(str(error))
+    identity = _identify(context)
     this = identity.build
     if match is not None:
         raise typer.Exit(0 if _target(match).met_by(this.answers_to) else 1)
@@ -173,12 +166,26 @@ def rehearse(context: typer.Context) -> None:
     main(sys.argv[2:], _found(context).file)
 
 
+def _identify(context: typer.Context) -> whose.Identity:
+    config = _check(context, "build")
+    try:
+        return whose.identify(
+            _found(context).file,
+            build_id=config.build_id,
+            commit=config.build_commit,
+            deployment=config.deployment,
+        )
+    except BuildError as error:
+        fail(str(error))
+
+
 def _work(context: typer.Context, *, dev: bool, log_level: str | None) -> None:
-    from build_aware.cli import runner  # noqa: PLC0415 slow
+    from build_aware.cli import logs, runner  # noqa: PLC0415 slow
 
     server = _found(context).server()
     server.update_options(**_flags(context))
-    runner.run(server, dev=dev, log_level=(log_level or "info").upper())
+    logs.set_up(server, dev=dev, level=log_level)
+    runner.run(server, dev=dev, signals=server.stop_signals())
 
 
 def _flags(context: typer.Context) -> dict[str, Any]:
@@ -191,7 +198,7 @@ def _run_livekit(context: typer.Context) -> None:
     """Run a command that is still LiveKit's own."""
     command = cast(Command, context.info_name)
     if "--help" not in sys.argv:
-        _check(command)
+        _check(context, command)
     server = _found(context).server()
 
     from livekit.agents import cli  # noqa: PLC0415 slow
@@ -199,13 +206,16 @@ def _run_livekit(context: typer.Context) -> None:
     cli.run_app(server)
 
 
-def _check(command: Command) -> settings.Settings:
+def _check(context: typer.Context, command: Command) -> settings.Settings:
     """Read the environment and the flags, or end with every problem named."""
     env.apply_flags(sys.argv[2:])
     try:
         config = settings.load(os.environ, command)
     except settings.SettingsError as error:
-        fail(*error.problems)
+        if command not in settings.RUNNING:
+            fail(*error.problems)
+        # The code may say what the environment does not, and know of more that is wrong.
+        config = _found(context).server().settings_for(command)
     for warning in settings.misspelt(os.environ):
         typer.echo(f"build-aware: {warning}", err=True)
     return config

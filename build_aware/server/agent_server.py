@@ -55,6 +55,9 @@ class AgentServer(livekit.agents.AgentServer):
         self._identity: whose.Identity | None = None
         self._signals: signals.StopSignals | None = None
         self._worker: Worker | None = None
+        if starting.run_by_livekit:
+            # Only in such a program: not in its job processes, in tests or in tools.
+            self.stop_signals().await_livekit()
 
     @property
     def build(self) -> Build:
@@ -112,7 +115,7 @@ class AgentServer(livekit.agents.AgentServer):
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
         """Run until the stop signal; see `livekit.agents.AgentServer.run`."""
         command: Command = "console" if unregistered else "dev" if devmode else "start"
-        config = self._settings(command)
+        config = self.settings_for(command)
         identity = self._identify(config)
         logs.install(identity.build.id)
         if identity.counted is not None:
@@ -127,7 +130,7 @@ class AgentServer(livekit.agents.AgentServer):
             join_timeout_s=config.join_timeout_s,
             callbacks_s=callbacks_s,
             session_end_s=session_end_s,
-            hidden=livekit_private.is_hidden(self),
+            hidden=bool(livekit_private.permissions(self).hidden),
         )
         # As late as this: teams set it after construction.
         self.setup_fnc = Prepare(facts, self.setup_fnc)
@@ -147,7 +150,7 @@ class AgentServer(livekit.agents.AgentServer):
             server_type=self._type,
             dev=devmode,
         )
-        if config.max_sessions is not None and not livekit_private.own_load(self):
+        if config.max_sessions is not None and not livekit_private.measures_itself(self):
             limit = config.max_sessions
             # Without a threshold LiveKit refuses nothing by itself. Its own estimate of what
             # accepted jobs will cost would turn down most of a burst, and lose those sessions.
@@ -194,8 +197,12 @@ class AgentServer(livekit.agents.AgentServer):
         assert self._worker is not None, "LiveKit offers jobs only to a running worker"  # noqa: S101
         await self._worker.acceptance(request)
 
-    def _settings(self, command: Command) -> Settings:
-        """The settings, or the end of the process with every problem named."""
+    def settings_for(self, command: Command) -> Settings:
+        """What this server is set to, by its code and the environment, when it runs `command`.
+
+        Raises:
+            SystemExit: something is wrong; every problem has been named.
+        """
         environ = dict(os.environ)
         url, api_key, api_secret = livekit_private.credentials(self)
         said = {

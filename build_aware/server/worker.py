@@ -9,8 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from livekit.agents import AgentServer, JobExecutorType
+from livekit.agents import AgentServer
 from livekit.agents.worker import ServerType
+from livekit.protocol.agent import Job
 from livekit.protocol.models import ServerInfo
 
 from build_aware import livekit_private
@@ -18,7 +19,6 @@ from build_aware.adoption.adoption import Adoption
 from build_aware.adoption.client import client
 from build_aware.adoption.judgement import Candidate
 from build_aware.adoption.launch import Busy, launch
-from build_aware.adoption.own_jobs import OwnSession
 from build_aware.dispatch import capacity
 from build_aware.dispatch.acceptance import Acceptance, RequestHandler
 from build_aware.dispatch.rooms import Rooms
@@ -79,7 +79,7 @@ class Worker:
         self._link = Connection(self._on_refused, self.session_count)
         self._rooms = Rooms()
         self._untargeted = settings.untargeted_policy(dev=dev)
-        self._measures_itself = livekit_private.own_load(server)
+        self._measures_itself = livekit_private.measures_itself(server)
         self.acceptance = Acceptance(
             build,
             untargeted=self._untargeted,
@@ -107,7 +107,7 @@ class Worker:
             self._build,
             self._clock.budget,
             untargeted=self._untargeted,
-            in_threads=livekit_private.executor(self._server) is JobExecutorType.THREAD,
+            in_threads=livekit_private.runs_in_threads(self._server),
             dev=self._dev,
         )
         watch_forkserver.mend_exit_codes()
@@ -247,10 +247,10 @@ class Worker:
     async def _last_look(self) -> bool:
         return self._adoption is not None and await self._adoption.last_look()
 
-    def _sessions(self) -> dict[str, OwnSession]:
+    def _sessions(self) -> dict[str, Job]:
         running = self._server.active_jobs if self._started else []
         return {
-            info.job.id: OwnSession(info.job.room.name, info.job.dispatch_id)
+            info.job.id: info.job
             for info in running
             if info  # LiveKit lists None for a job whose launch has just failed.
         }

@@ -21,7 +21,7 @@ BUILD = os.environ.get("AGENT_BUILD_ID", "")
 class OneAnswer(LLM[Any]):
     """A model that says which build it is, whatever it is asked."""
 
-    def chat(self, **options: Any) -> LLMStream:  # type: ignore[override]
+    def chat(self, **options: Any) -> LLMStream:
         """Answer."""
         known = ("chat_ctx", "tools", "conn_options")
         said = {name: options[name] for name in known if options.get(name) is not None}
