@@ -90,7 +90,7 @@ async def test_the_text_console_answers_a_pipe_and_ends_with_it() -> None:
     assert content_id() in header
     assert talk == (
         f"{GREETING}{PROMPT}which build are you?\n"
-        f"agent: I am build {content_id()}, version {identify().version}.\n"
+        f"agent: I am build {content_id()}, version {identify(ROOT).version}.\n"
         f"{PROMPT}\n{PROMPT}hello\nagent: You said: hello\n"
     )
 
