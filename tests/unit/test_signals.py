@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,16 @@ def test_livekit_still_connects_through_the_session_that_we_replace() -> None:
     created = started.index("self._http_session = aiohttp.ClientSession(")
     assert created < started.index('self.emit("worker_started")')
     assert hasattr(connection.Connection, "ws_connect")
+
+
+def test_a_program_that_handles_its_signals_itself_goes_on_to() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        stop = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        stop.install()
+        stop.check()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
