@@ -56,10 +56,16 @@ class SessionEnd:
         """Do what has to be done before the agent leaves the room."""
         # There is none where the job is ended before its entrypoint has begun.
         ending: Ending | None = ctx.proc.userdata.get(_ENDING)
-        if ending is not None and ending.on_purpose and JobFacts.of(ctx).shared.adopts:
+        if ending is not None and ending.on_purpose and _is_adoptable(ctx):
             await withdraw(ctx)
         if self.function is not None:
             await self.function(ctx)
+
+
+def _is_adoptable(ctx: JobContext) -> bool:
+    """Whether another worker may serve what this job serves, if nobody does."""
+    # Some jobs nobody has dispatched, as those of LiveKit's `connect`.
+    return JobFacts.of(ctx).shared.adopts and bool(ctx.job.dispatch_id)
 
 
 class _Job:
@@ -73,12 +79,13 @@ class _Job:
         self._ending = Ending(ctx, self._facts, lambda: self._users.present)
         ctx.proc.userdata[_ENDING] = self._ending
         self._claim: Claim | None = None
-        if self._facts.shared.adopts and ctx.job.dispatch_id:
+        if _is_adoptable(ctx):
             self._claim = Claim(ctx, self._ending.end, hidden=self._facts.hidden)
         self._log_the_end()
 
     def _end(self, reason: str) -> None:
-        self._ending.end(reason)
+        if not self._ending.begun.is_set():
+            self._ending.end(reason)
 
     async def run(self) -> None:
         # Not awaited: they end with the event loop of the job.
@@ -90,6 +97,7 @@ class _Job:
         ]
         if self._claim is not None and await self._claim.is_taken():
             self._ending.end("another agent was here first")
+        if self._ending.begun.is_set():
             return
         entrypoint = asyncio.create_task(self._run_function(), name="entrypoint")
         ends = asyncio.create_task(self._ending.begun.wait())
@@ -101,9 +109,11 @@ class _Job:
             ends.cancel()
             entrypoint.cancel()
         await asyncio.wait({entrypoint}, timeout=GRACE_S)
-        if entrypoint.done() and not entrypoint.cancelled():
+        if not entrypoint.done():
+            return
+        if not entrypoint.cancelled():
             entrypoint.result()
-            self._connecting = asyncio.create_task(self._end_unless_connected())
+        self._connecting = asyncio.create_task(self._end_unless_connected())
 
     async def _run_function(self) -> None:
         try:
@@ -137,8 +147,16 @@ class _Job:
         while not room.isconnected():  # noqa: ASYNC110 no event tells of the first connection
             await asyncio.sleep(GRACE_S)
         build = self._facts.build
-        if room.local_participant.attributes.get(attributes.BUILD_ID, build.id) != build.id:
+        if room.local_participant.attributes.get(attributes.BUILD_ID, build.id) == build.id:
+            return
+        try:
             await room.local_participant.set_attributes(build.attributes())
+        except Exception as error:
+            logger.warning(
+                "the participant goes on naming the build of before; let the AgentServer's "
+                "permissions include can_update_metadata",
+                extra={"room": self._ctx.job.room.name, "error": str(error)},
+            )
 
     def _log_the_end(self) -> None:
         started_s = time.monotonic()
