@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import inspect
+import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
+
+from build_aware import private_names
+from build_aware.private_names import uses
 
 if TYPE_CHECKING:
     from livekit.agents import AgentServer, JobContext
@@ -24,74 +25,10 @@ if TYPE_CHECKING:
     from livekit.agents.job import RunningJobInfo
     from livekit.agents.worker import WorkerPermissions
 
-TESTED: Final = "1.8.0 to 1.8.9"
-"""The releases of livekit-agents in which these names have been seen to work."""
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One use of private names of one owner.
-
-    Attributes:
-        owner: the module or class that has them, as `module` or `module:Class`.
-        names: the names. A class has one if it is its attribute, or if its methods mention it,
-            since attributes of instances cannot be seen otherwise.
-        by: a function of the owner that must mention the names as well: we change what it does.
-        function: our function that uses them.
-    """
-
-    owner: str
-    names: tuple[str, ...]
-    by: str | None
-    function: Callable[..., Any]
-
-    @property
-    def purpose(self) -> str:
-        """What they are for: the first line of what our function says about itself."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
-
-    def missing(self) -> Sequence[str]:
-        """The names that are not there any more."""
-        try:
-            owner = _resolve(self.owner)
-            mentioned = _mentioned_in(owner)
-            required = _mentioned_in(_attribute(owner, self.by)) if self.by else None
-        except (ImportError, AttributeError):
-            return self.names
-        return [
-            name
-            for name in self.names
-            if not (hasattr(owner, name) or name in mentioned)
-            or (required is not None and name not in required)
-        ]
-
-
-USES: Final[list[Use]] = []
-"""All of them, in the order of this file."""
-
-
-def uses(owner: str, *names: str, by: str | None = None) -> Callable[[F], F]:
-    """Say which private names a function stands on; see `Use`."""
-
-    def register(function: F) -> F:
-        USES.append(Use(owner, names, by, function))
-        return function
-
-    return register
-
-
-def problems(entries: Sequence[Use] = USES) -> list[str]:
-    """A line for each private name that the installed livekit-agents has no more."""
-    version = importlib.import_module("livekit.agents").__version__
-    return [
-        f"livekit-agents {version} has no {entry.owner}.{name} as this build-aware needs it "
-        f"({entry.function.__name__}: {entry.purpose}) Install livekit-agents {TESTED}, "
-        "or a newer build-aware."
-        for entry in entries
-        for name in entry.missing()
-    ]
+def problems() -> list[str]:
+    """A line for each of these names that the installed livekit-agents does not have any more."""
+    return private_names.problems(private_names.USES)
 
 
 # Stop signals
@@ -100,25 +37,25 @@ def problems(entries: Sequence[Use] = USES) -> list[str]:
 @uses("livekit.agents.cli.cli", "HANDLED_SIGNALS", by="_run_worker")
 def follow_signal_handlers(numbers: Sequence[int], then: Callable[[int], None]) -> None:
     """Have `then` called as soon as LiveKit's command line handles one of `numbers`."""
-    _module("livekit.agents.cli.cli").HANDLED_SIGNALS = _Followed(numbers, then)
+    private_names.module("livekit.agents.cli.cli").HANDLED_SIGNALS = _Followed(numbers, then)
 
 
 @uses("livekit.agents.cli.cli", "HANDLED_SIGNALS", by="_run_worker")
 def keep_signal_handlers() -> None:
     """Keep LiveKit's command line from handling signals again, at the beginning of its drain."""
-    _module("livekit.agents.cli.cli").HANDLED_SIGNALS = ()
+    private_names.module("livekit.agents.cli.cli").HANDLED_SIGNALS = ()
 
 
 @uses("livekit.agents.ipc.supervised_proc", "_mask_ctrl_c", by="SupervisedProc._start")
 def keep_ctrl_c() -> None:
     """Keep LiveKit from ignoring SIGINT in the worker while it starts a job process."""
-    _module("livekit.agents.ipc.supervised_proc")._mask_ctrl_c = contextlib.nullcontext
+    private_names.module("livekit.agents.ipc.supervised_proc")._mask_ctrl_c = contextlib.nullcontext
 
 
 @uses("livekit.agents.cli.cli", "_EXIT_ESCALATION_TIMEOUT", by="_run_worker")
 def escalation_s() -> float:
     """How long LiveKit waits for a blocked event loop before it signals once more, in seconds."""
-    timeout_s: float = _module("livekit.agents.cli.cli")._EXIT_ESCALATION_TIMEOUT
+    timeout_s: float = private_names.module("livekit.agents.cli.cli")._EXIT_ESCALATION_TIMEOUT
     return timeout_s
 
 
@@ -151,10 +88,37 @@ def runs_in_threads(server: AgentServer) -> bool:
     return bool(server._job_executor_type.value == "thread")
 
 
+@uses(SERVER, "_mp_ctx_str", "set_forkserver_preload", by="run")
+def uses_fork_server(server: AgentServer) -> bool:
+    """Whether a server runs its jobs in processes that are forked from a fork server."""
+    return not runs_in_threads(server) and server._mp_ctx_str == "forkserver"
+
+
+@uses(SERVER, "_entrypoint_fnc", by="run")
+def has_entrypoint(server: AgentServer) -> bool:
+    """Whether `rtc_session` has told a server what runs a job."""
+    return server._entrypoint_fnc is not None
+
+
+@uses(SERVER, "_drain_timeout", by="drain")
+@uses("livekit.agents.worker", "DRAIN_TIMEOUT")
+def drain_timeout_s(server: AgentServer) -> float | None:
+    """What the team's code gives the drain of a server, in seconds; None if it says nothing."""
+    default_s: float = private_names.module("livekit.agents.worker").DRAIN_TIMEOUT
+    return None if server._drain_timeout == default_s else server._drain_timeout
+
+
 @uses(SERVER, "_permissions", by="_connection_task")
 def permissions(server: AgentServer) -> WorkerPermissions:
     """What the agents of a server may do in a room."""
     return server._permissions
+
+
+@uses(SERVER, "_port", by="run")
+@uses(SERVER, "_default_port")
+def says_port(server: AgentServer) -> bool:
+    """Whether the team's code says on which port LiveKit's health check is served."""
+    return server._port != server._default_port
 
 
 @uses(SERVER, "_port", by="run")
@@ -163,11 +127,12 @@ def set_port(server: AgentServer, port: int) -> None:
     server._port = port
 
 
-@uses(SERVER, "_load_fnc", "_load_threshold", by="run")
+@uses(SERVER, "_load_fnc", by="run")
+@uses("livekit.agents.worker", "_DefaultLoadCalc", by="AgentServer.run")
 @uses("livekit.agents.worker:_DefaultLoadCalc", "get_load")
 def measures_itself(server: AgentServer) -> bool:
     """Whether the team measures its worker's load itself."""
-    default = _module("livekit.agents.worker")._DefaultLoadCalc.get_load
+    default = private_names.module("livekit.agents.worker")._DefaultLoadCalc.get_load
     return server._load_fnc not in (None, default)
 
 
@@ -187,7 +152,7 @@ def measured_load(server: AgentServer) -> tuple[float, float] | None:
     """
     if server.draining or server._is_available():
         return None
-    option = _module("livekit.agents.worker").ServerEnvOption
+    option = private_names.module("livekit.agents.worker").ServerEnvOption
     threshold = option.getvalue(server._load_threshold, server._devmode)
     return server._get_effective_load(), threshold
 
@@ -218,6 +183,13 @@ def stop_refilling(server: AgentServer) -> None:
     server._proc_pool._default_num_idle_processes = 0
 
 
+@uses("livekit.agents.ipc.log_queue:LogQueueHandler", "thread")
+def log_thread(handler: logging.Handler) -> threading.Thread | None:
+    """The thread that sends the records of a job process to its worker, if `handler` has it."""
+    thread = getattr(handler, "thread", None)
+    return thread if isinstance(thread, threading.Thread) else None
+
+
 @uses(SERVER, "_http_session", by="_connection_task")
 def replace_http_session(server: AgentServer, wrap: Callable[[Any], Any]) -> None:
     """Stand between a started server and its HTTP session, which opens its connection."""
@@ -233,7 +205,7 @@ def set_up_logging(level: str, *, colored: bool) -> None:
 
     The module is not exported.
     """
-    log = _module("livekit.agents.cli.log")
+    log = private_names.module("livekit.agents.cli.log")
     log.setup_logging(level, devmode=colored, console=False)
 
 
@@ -242,7 +214,7 @@ def monitor(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
 
     Its module is exported, and missing in releases before the monitor came: then nothing reports.
     """
-    loop_monitor = getattr(_module("livekit.agents.telemetry"), "loop_monitor", None)
+    loop_monitor = getattr(private_names.module("livekit.agents.telemetry"), "loop_monitor", None)
     if loop_monitor is None:
         return lambda: None
     loop_monitor.start_monitoring(loop, name="worker", emit_spans=False)
@@ -256,7 +228,7 @@ def monitor(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
 @uses("livekit.agents.voice.agent_session:AgentSession", "acquire_io", "io_acquired", by="start")
 def put_in_place(console: AgentsConsole) -> None:
     """Have each `AgentSession` that starts in this process ask `console` for input and output."""
-    _module("livekit.agents.cli").AgentsConsole._instance = console
+    private_names.module("livekit.agents.cli").AgentsConsole._instance = console
 
 
 @uses("livekit.agents.worker:AgentServer", "_entrypoint_fnc", by="run")
@@ -282,36 +254,3 @@ class _Followed:
         for number in self._numbers:
             yield number
             self._then(number)
-
-
-def _module(name: str) -> Any:
-    # Imported when needed: one that has moved must not keep `problems` from saying so.
-    return importlib.import_module(name)
-
-
-def _resolve(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return _attribute(_module(module), name)
-
-
-def _attribute(owner: Any, path: str) -> Any:
-    for name in filter(None, path.split(".")):
-        owner = getattr(owner, name)
-    return owner
-
-
-def _mentioned_in(owner: Any) -> set[str]:
-    """The names in the code of a function, or of the functions of a class."""
-    members = vars(owner).values() if inspect.isclass(owner) else [owner]
-    names: set[str] = set()
-    for member in members:
-        function = inspect.unwrap(getattr(member, "fget", None) or member)
-        code = getattr(getattr(function, "__func__", function), "__code__", None)
-        if code is not None:
-            names |= _names(code)
-    return names
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
-    return set(code.co_names).union(code.co_varnames, *inner)

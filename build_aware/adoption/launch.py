@@ -17,12 +17,13 @@ from typing import Final, Literal, Protocol, TypeAlias
 from livekit.agents import AgentServer, JobRequest
 from livekit.agents.job import JobAcceptArguments, RunningJobInfo
 from livekit.agents.utils import shortuuid
-from livekit.agents.worker import ServerEnvOption, WorkerPermissions
+from livekit.agents.worker import WorkerPermissions
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol.agent import Job, JobType
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 
+from build_aware import livekit_private
 from build_aware.dispatch.attributes import AGENT_NAME
 
 logger = logging.getLogger(__name__)
@@ -65,14 +66,10 @@ class Busy:
 def busy(server: AgentServer) -> Busy | None:
     """LiveKit's measure of `server` if it is full by that; None if it would take another job.
 
-    A server that drains takes none, whatever it measures. Uses the private
-    `AgentServer._is_available`, `_get_effective_load`, `_load_threshold` and `_devmode`; tests fail
-    when they move.
+    A server that drains takes none, whatever it measures.
     """
-    if server.draining or server._is_available():
-        return None
-    threshold = ServerEnvOption.getvalue(server._load_threshold, server._devmode)
-    return Busy(server._get_effective_load(), threshold)
+    measured = livekit_private.measured_load(server)
+    return Busy(*measured) if measured else None
 
 
 def job_for(dispatch: AgentDispatch, room: Room) -> Job:
@@ -106,8 +103,6 @@ async def launch(
     An agent whose identity the handler has fixed joins only if nobody has that identity yet: of two
     participants with one identity LiveKit removes the one that came first.
 
-    Uses the private `AgentServer._proc_pool` and `_permissions`; tests fail when they move.
-
     Args:
         server: a server that is started.
         job: the job; its id is that of no other.
@@ -135,7 +130,7 @@ async def launch(
         .with_metadata(accepted.metadata)
         .with_attributes(accepted.attributes)
         .with_kind("agent")
-        .with_grants(grants(server._permissions, job.room.name))
+        .with_grants(grants(livekit_private.permissions(server), job.room.name))
         .with_ttl(TOKEN_TTL)
         .to_jwt()
     )
@@ -147,7 +142,7 @@ async def launch(
         worker_id=server.id,
         fake_job=False,
     )
-    await server._proc_pool.launch_job(running)
+    await livekit_private.launch(server, running)
     return "launched"
 
 

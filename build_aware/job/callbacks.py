@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 EXIT_S: Final = 5.0
 """From the last callback to the end of the process, whatever threads still run."""
 
-Callback = Callable[..., Awaitable[Any]]
+Callback = Callable[..., Any]
 Bounded = Callable[[str], Awaitable[None]]
 
 
@@ -52,11 +52,13 @@ class Callbacks:
         self._add(bounded)  # type: ignore[arg-type]
 
     async def run(self, reason: str) -> None:
-        """Run those that have not run yet, where LiveKit will not."""
+        """Run those that have not run yet, where LiveKit will not, and wait for all."""
         await asyncio.gather(*(callback(reason) for callback in self._all))
+        if self._running:
+            await self._idle.wait()
 
     def _bounded(self, callback: Callback) -> Bounded:
-        takes_reason = bool(inspect.signature(callback).parameters)
+        takes_reason = _takes_an_argument(callback)
         ran = False
 
         @functools.wraps(callback)
@@ -78,7 +80,7 @@ class Callbacks:
 
     async def _run_one(self, callback: Callback, arguments: tuple[str, ...]) -> None:
         name = getattr(callback, "__qualname__", repr(callback))
-        running = asyncio.ensure_future(callback(*arguments))
+        running = asyncio.ensure_future(_call(callback, arguments))
         # Not `wait_for`, which waits again for what does not mind its cancellation.
         await asyncio.wait([running], timeout=self._limit_s)
         if not running.done():
@@ -102,3 +104,14 @@ class Callbacks:
             await self._idle.wait()
         # For threads that are not daemons, of which LiveKit warns but which it waits for.
         after(EXIT_S, os._exit, 0)
+
+
+async def _call(callback: Callback, arguments: tuple[str, ...]) -> None:
+    returned = callback(*arguments)
+    if inspect.isawaitable(returned):
+        await returned
+
+
+def _takes_an_argument(callback: Callback) -> bool:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(each.kind in kinds for each in inspect.signature(callback).parameters.values())

@@ -85,12 +85,21 @@ class Claim:
             self._lost("could not join the room")
             await asyncio.Event().wait()
         if await self._is_later():
-            self._lost("another agent was here first")
+            await self._leave("another agent was here first")
             await asyncio.Event().wait()
         self._settled = True
         for text in self._held:
-            text()
+            try:
+                text()
+            except Exception:
+                # As LiveKit does with the handler of a text that comes later.
+                logger.exception("a handler of text failed")
         self._held.clear()
+
+    async def _leave(self, reason: str) -> None:
+        self._lost(reason)
+        # At once: what the team does at the end of a session comes before LiveKit leaves.
+        await self._room.disconnect()
 
     async def _is_later(self) -> bool:
         others = self._room.remote_participants.values()
@@ -152,7 +161,7 @@ class Claim:
             await asyncio.sleep(LATER_LEAVES_S)
             others = map(AgentSeen.of_remote, self._room.remote_participants.values())
             if await self._is_served(others):
-                self._lost("another agent has taken over")
+                await self._leave("another agent has taken over")
 
         self._checking = asyncio.ensure_future(check())
 

@@ -18,7 +18,7 @@ from livekit import rtc
 from livekit.agents import JobContext, JobExecutorType
 
 from build_aware.job import logs
-from build_aware.job.callbacks import Callbacks
+from build_aware.job.callbacks import EXIT_S, Callbacks
 from build_aware.job.facts import JobFacts
 from build_aware.job.timers import after
 
@@ -86,14 +86,20 @@ class Ending:
         try:
             await asyncio.Event().wait()
         finally:
+            if self._in_a_process:
+                # The loop waits for all its tasks, also for one that does not mind its end.
+                after(self._facts.callbacks_s + EXIT_S, os._exit, 1)
             # It waits in the end for a task of its own, which is cancelled as well.
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(Exception, asyncio.CancelledError):
                 await self._ctx.room.disconnect()
             await self.callbacks.run("the worker died")
 
     def _on_shutdown(self, reason: str = "user requested") -> None:
+        # A session that is closed because its job ends tells the team's code, which ends the job.
+        ends_already = self.begun.is_set() or self._facts.shared.closes
         # Where no user is left, nobody has to be kept from coming back.
-        self.on_purpose = self.on_purpose or self._user_is_there()
+        if not ends_already and self._user_is_there():
+            self.on_purpose = True
         self.end(reason)
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:

@@ -58,10 +58,16 @@ class SessionEnd:
         """Do what has to be done before the agent leaves the room."""
         # There is none where the job is ended before its entrypoint has begun.
         ending: Ending | None = ctx.proc.userdata.get(_ENDING)
-        if ending is not None and ending.on_purpose and JobFacts.of(ctx).shared.adopts:
+        if ending is not None and ending.on_purpose and _is_adoptable(ctx):
             await withdraw(ctx)
         if self.function is not None:
             await self.function(ctx)
+
+
+def _is_adoptable(ctx: JobContext) -> bool:
+    """Whether another worker may serve what this job serves, if nobody does."""
+    # Some jobs nobody has dispatched, as those of LiveKit's `connect`.
+    return JobFacts.of(ctx).shared.adopts and bool(ctx.job.dispatch_id)
 
 
 class _Job:
@@ -75,7 +81,7 @@ class _Job:
         self._ending = Ending(ctx, self._facts, lambda: self._users.present)
         ctx.proc.userdata[_ENDING] = self._ending
         self._claim: Claim | None = None
-        if self._facts.shared.adopts and ctx.job.dispatch_id:
+        if _is_adoptable(ctx):
             self._claim = Claim(ctx, self._ending.end, hidden=self._facts.hidden)
         ctx.room.on("connection_state_changed", self._name_the_build)
         if self._facts.presence:
@@ -83,7 +89,8 @@ class _Job:
         self._log_the_end()
 
     def _end(self, reason: str) -> None:
-        self._ending.end(reason)
+        if not self._ending.begun.is_set():
+            self._ending.end(reason)
 
     async def run(self) -> None:
         # Not awaited: they end with the event loop of the job.
@@ -94,6 +101,7 @@ class _Job:
         ]
         if self._claim is not None and await self._claim.is_taken():
             self._ending.end("another agent was here first")
+        if self._ending.begun.is_set():
             return
         entrypoint = asyncio.create_task(self._run_function(), name="entrypoint")
         ends = asyncio.create_task(self._ending.begun.wait())
@@ -105,9 +113,11 @@ class _Job:
             ends.cancel()
             entrypoint.cancel()
         await asyncio.wait({entrypoint}, timeout=GRACE_S)
-        if entrypoint.done() and not entrypoint.cancelled():
+        if not entrypoint.done():
+            return
+        if not entrypoint.cancelled():
             entrypoint.result()
-            self._connecting = asyncio.create_task(self._end_unless_connected())
+        self._connecting = asyncio.create_task(self._end_unless_connected())
 
     async def _run_function(self) -> None:
         try:
@@ -139,9 +149,20 @@ class _Job:
         """
         if state != rtc.ConnectionState.CONN_CONNECTED:
             return
-        agent, build = self._ctx.room.local_participant, self._facts.build
-        if agent.attributes.get(attributes.BUILD_ID, build.id) != build.id:
-            self._naming = asyncio.create_task(agent.set_attributes(build.attributes()))
+        told = self._ctx.room.local_participant.attributes.get(attributes.BUILD_ID)
+        if told not in (None, self._facts.build.id):
+            self._naming = asyncio.create_task(self._correct_the_build())
+
+    async def _correct_the_build(self) -> None:
+        agent = self._ctx.room.local_participant
+        try:
+            await agent.set_attributes(self._facts.build.attributes())
+        except Exception as error:
+            logger.warning(
+                "the participant goes on naming the build of before; let the AgentServer's "
+                "permissions include can_update_metadata",
+                extra={"room": self._ctx.job.room.name, "error": str(error)},
+            )
 
     def _log_the_end(self) -> None:
         started_s = time.monotonic()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import Final
+
+from build_aware import livekit_private
 
 FLUSH_S: Final = 1.0
 """The longest that a process waits for its records to get to the main process."""
@@ -16,7 +17,5 @@ def flush() -> None:
     deadline = time.monotonic() + FLUSH_S
     for handler in logging.getLogger().handlers:
         handler.close()
-        # LiveKit's handler in a job process sends records from a thread of its own.
-        thread = getattr(handler, "thread", None)
-        if isinstance(thread, threading.Thread):
+        if (thread := livekit_private.log_thread(handler)) is not None:
             thread.join(max(deadline - time.monotonic(), 0.0))

@@ -117,6 +117,8 @@ class Users:
         """End the job if it is time."""
         now_s = self._loop.time()
         connected = self._room.connection_state == rtc.ConnectionState.CONN_CONNECTED
+        if not connected and not self._came:
+            self._since_s = now_s  # Who would dial a user first connects.
         if not connected or now_s < self._known_from_s:
             return
         if self.present:

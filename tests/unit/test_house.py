@@ -18,7 +18,7 @@ WINGS: Final = ("cli", "server", "job", "adoption", "dispatch")
 
 GROUND: Final = ("drain", "identity", "settings")
 
-EVERYWHERE: Final = ("livekit_private",)
+EVERYWHERE: Final = ("livekit_private", "private_names")
 """What every wing may import."""
 
 TOOLS: Final = ("testbed", "rehearsal")
