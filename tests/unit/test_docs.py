@@ -16,6 +16,7 @@ from build_aware.adoption.backoff import MAX_PAUSE_S
 from build_aware.dispatch import rooms
 from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
 from build_aware.drain.exit_codes import ExitCode
+from build_aware.identity import cautions, files
 from build_aware.job import ending
 from build_aware.rehearsal import cli, scenario, verdict
 from build_aware.server import connection
@@ -23,6 +24,7 @@ from build_aware.server.status import DEFAULT_PORT
 from build_aware.settings import Settings
 from tests.support.paths import ROOT
 
+BUILD_ID: Final = (ROOT / "docs" / "build-id.md").read_text("utf-8")
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
 REHEARSAL: Final = (ROOT / "docs" / "rehearsal.md").read_text("utf-8")
@@ -49,6 +51,23 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
     assert f"a user is there {session.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
     assert f"is refused tries on for {connection.PATIENCE_S:g} seconds" in DRAINING
+
+
+def test_the_build_id_is_said_as_it_is_computed() -> None:
+    assert f"the first {files.ID_LENGTH} hex digits" in BUILD_ID
+    assert f"More than {cautions.LARGE_BYTES / 1e6:g} MB" in BUILD_ID
+    assert f"more than {cautions.SLOW_S:g} s of CPU" in BUILD_ID
+    assert f"More than {files.MAX_BYTES / 1e9:g} GB" in BUILD_ID
+    for name in (*files.NEVER - {"venv"}, *files.NEVER_ENDINGS):
+        assert f"`{name}`" in BUILD_ID or f"`*{name}`" in BUILD_ID
+    for message in (cautions.EXPENSIVE, cautions.OUTSIDE):
+        assert any(f"| {start} |" in BUILD_ID for start in starts(message))
+
+
+def starts(message: str) -> list[str]:
+    """The message, shortened to its first words: 1, 2, 3, and so on."""
+    words = message.split()
+    return [" ".join(words[:end]) for end in range(1, len(words) + 1)]
 
 
 def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
