@@ -22,7 +22,7 @@ from livekit.protocol.models import Room
 
 from build_aware.adoption.api_errors import API_ERRORS
 from build_aware.adoption.notes import is_noted
-from build_aware.job import ending, withdrawal
+from build_aware.job import withdrawal
 from build_aware.job.withdrawal import withdraw
 
 NAME: Final = "support"
@@ -266,10 +266,6 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert vars(record)["error"] == "TimeoutError"
-
-
-def test_withdrawing_fits_into_the_end_of_a_session() -> None:
-    assert withdrawal.WITHDRAWAL_S < ending.SESSION_END_S
 
 
 async def test_who_is_cancelled_stops_withdrawing(caplog: pytest.LogCaptureFixture) -> None:

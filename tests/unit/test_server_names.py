@@ -8,12 +8,10 @@ from typing import Final
 import pytest
 from livekit.agents import AgentServer
 
-from agent.worker import Worker
-from build_aware.identity.build import Build
-from build_aware.settings import load
+import build_aware
 
-OVERRIDDEN: Final = {"run", "drain", "aclose"}
-"""What this worker replaces on purpose."""
+OVERRIDDEN: Final = {"rtc_session", "run", "drain", "aclose"}
+"""What our server replaces on purpose."""
 
 
 def assigned_to_self(*classes: type) -> set[str]:
@@ -46,15 +44,14 @@ def collisions(worker: type, server: type) -> set[str]:
     return names_of(worker) & names_below(server)
 
 
-def test_the_worker_takes_no_name_of_livekits_server() -> None:
-    assert collisions(Worker, AgentServer) == OVERRIDDEN
+def test_our_server_takes_no_name_of_livekits() -> None:
+    assert collisions(build_aware.AgentServer, AgentServer) == OVERRIDDEN
 
 
-def test_the_worker_has_no_attribute_that_the_search_does_not_see() -> None:
-    worker = Worker(load({}, "build"), Build("x"))
-    own = vars(worker).keys() - vars(AgentServer()).keys()
+def test_our_server_has_no_attribute_that_the_search_does_not_see() -> None:
+    own = vars(build_aware.AgentServer()).keys() - vars(AgentServer()).keys()
     assert own
-    assert own <= names_of(Worker)
+    assert own <= names_of(build_aware.AgentServer)
 
 
 def test_the_server_has_no_attribute_that_the_search_does_not_see() -> None:
