@@ -44,7 +44,7 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"| `drain_exit_s` | {EXIT_S:g} s" in DRAINING
     assert f"back within {users.RETURN_S:g} s" in DRAINING
     assert f"ended {ending.CLOSE_S:g} s after its reason" in DRAINING
-    assert f"port {session.STATUS_PORT}" in DRAINING
+    assert f"AGENT_STATUS_PORT={session.STATUS_PORT}" in DRAINING
     assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
     assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
     assert f"a user is there {users.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
@@ -78,7 +78,7 @@ def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
     assert f"waits for {adopt.BUSY_WAIT_S:g} seconds" in ADOPTION
     assert f"Until {rooms.HOLD_S:g} seconds after" in ADOPTION
     assert f"come back within {rooms.RETURN_S:g} seconds" in ADOPTION
-    assert "grow up to\na minute" in ADOPTION
+    assert "pauses double up to a minute" in ADOPTION
     assert "looked at once a minute" in ADOPTION
     for metric in (alarm.WAITING, adopt.ADOPTED, alarm.BUSY, alarm.FAILING):
         assert all(family.name in ADOPTION for family in metric.describe())

@@ -10,7 +10,7 @@ from livekit.agents import AgentServer
 
 import build_aware
 
-OVERRIDDEN: Final = {"rtc_session", "run", "drain", "aclose"}
+OVERRIDDEN: Final = {"rtc_session", "setup_fnc", "run", "drain", "aclose"}
 """What our server replaces on purpose."""
 
 
