@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -27,6 +27,7 @@ CONNECTING: Final[frozenset[Command]] = frozenset({"start", "dev", "connect"})
 RUNNING: Final[frozenset[Command]] = CONNECTING | {"console"}
 """The commands that run sessions."""
 
+_MAX_PORT: Final = 65535
 _URL_SCHEMES: Final = ("ws", "wss", "http", "https")
 _TYPO_LIKENESS: Final = 0.75
 _ANY_BUILD: Final = "any"
@@ -67,12 +68,26 @@ class Options:
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a number is too small.
+            ValueError: a word is not one of those that it can be, or a number is out of range.
         """
+        for name, words in _WORDS.items():
+            said = getattr(self, name)
+            if said is not None and said not in words:
+                raise ValueError(f"{name}={said!r}: expected one of {', '.join(words)}")
         if self.max_sessions is not None and self.max_sessions < 1:
             raise ValueError(f"max_sessions={self.max_sessions}: expected 1 or more")
         if self.join_timeout is not None and self.join_timeout <= timedelta(0):
             raise ValueError(f"join_timeout={self.join_timeout}: expected more than 0")
+        if self.status_port is not None and not 0 <= self.status_port <= _MAX_PORT:
+            raise ValueError(f"status_port={self.status_port}: expected 0 to {_MAX_PORT}")
+
+
+_WORDS: Final = {
+    "untargeted": get_args(Untargeted),
+    "adoption": get_args(Switch),
+    "end_with_last_user": get_args(EndWithLastUser),
+}
+"""What the options can be that are words."""
 
 
 _NOTHING_SAID: Final = Options()
@@ -103,8 +118,8 @@ class Settings(BaseModel):
     untargeted: Untargeted | None = Field(None, alias="AGENT_UNTARGETED")
     adoption: Switch = Field("auto", alias="AGENT_ADOPTION")
     max_sessions: int | None = Field(None, alias="AGENT_MAX_SESSIONS", ge=1, le=1000)
-    health_port: int | None = Field(None, alias="AGENT_HEALTH_PORT", ge=0, le=65535)
-    status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=65535)
+    health_port: int | None = Field(None, alias="AGENT_HEALTH_PORT", ge=0, le=_MAX_PORT)
+    status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=_MAX_PORT)
     join_timeout_s: float | None = Field(None, alias="AGENT_JOIN_TIMEOUT", ge=1, le=86400)
     end_with_last_user: EndWithLastUser = "drain"
     presence: bool = False

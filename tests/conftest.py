@@ -19,6 +19,9 @@ from build_aware.testbed.fake_livekit import FakeLiveKit
 from build_aware.testbed.livekit_server import LiveKitServer
 from tests.support.paths import ROOT
 
+# Nobody's own settings change what happens: the agent reads `.env.local` when it is imported.
+os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+
 T = TypeVar("T")
 
 StartWorker: TypeAlias = Callable[..., Awaitable[Process]]

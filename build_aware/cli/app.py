@@ -16,6 +16,7 @@ from build_aware.dispatch import target
 from build_aware.drain.exit_codes import fail
 from build_aware.identity import whose
 from build_aware.identity.errors import BuildError
+from build_aware.identity.snapshot import Snapshot
 from build_aware.settings import Command
 
 LOG_LEVELS: Final = ("trace", "debug", "info", "warn", "error", "critical")
@@ -147,8 +148,7 @@ def build(
     if match is not None:
         raise typer.Exit(0 if _target(match).met_by(this.answers_to) else 1)
     if files:
-        counted = identity.counted or whose.count(_found(context).file)
-        typer.echo("\n".join(counted.files))
+        typer.echo("\n".join((identity.counted or _count(context)).files))
         return
     typer.echo(json.dumps(this.facts()) if as_json else this.id)
 
@@ -179,6 +179,13 @@ def _identify(context: typer.Context) -> whose.Identity:
         fail(str(error))
 
 
+def _count(context: typer.Context) -> Snapshot:
+    try:
+        return whose.count(_found(context).file)
+    except BuildError as error:
+        fail(str(error))
+
+
 def _work(context: typer.Context, *, dev: bool, log_level: str | None) -> None:
     from build_aware.cli import logs, runner  # noqa: PLC0415 slow
 
@@ -189,9 +196,12 @@ def _work(context: typer.Context, *, dev: bool, log_level: str | None) -> None:
 
 
 def _flags(context: typer.Context) -> dict[str, Any]:
-    """LiveKit's flags that say otherwise than the server, which has read the environment."""
+    """LiveKit's flags, which win over what the server's code says and what it has read."""
     names = {"url": "ws_url", "api_key": "api_key", "api_secret": "api_secret"}
-    return {names[k]: v for k, v in context.params.items() if k in names and v}
+    flags: dict[str, Any] = {names[k]: v for k, v in context.params.items() if k in names and v}
+    if drain_timeout_s := context.params.get("drain_timeout"):
+        flags["drain_timeout"] = float(drain_timeout_s)
+    return flags
 
 
 def _run_livekit(context: typer.Context) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import inspect
 import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, overload
 
 import livekit.agents
 from livekit.agents import NOT_GIVEN, JobContext, JobRequest, NotGivenOr
@@ -30,8 +32,6 @@ from build_aware.settings import Command, Options, Settings
 
 Function = Callable[[JobContext], Awaitable[None]]
 
-_PARAMETERS: Final = inspect.signature(livekit.agents.AgentServer.__init__).parameters
-
 
 class AgentServer(livekit.agents.AgentServer):
     """An agent server whose worker knows its build, takes its own jobs, and leaves cleanly.
@@ -47,8 +47,6 @@ class AgentServer(livekit.agents.AgentServer):
     def __init__(self, *, aware: Options | None = None, **livekit: Any) -> None:
         super().__init__(**livekit)
         self._aware = aware or Options()
-        self._drain_timeout_said = _said(livekit, "drain_timeout")
-        self._port_said = _said(livekit, "port")
         self._function: Function | None = None
         self._team_request: RequestHandler | None = None
         self._type = ServerType.ROOM
@@ -115,7 +113,11 @@ class AgentServer(livekit.agents.AgentServer):
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
         """Run until the stop signal; see `livekit.agents.AgentServer.run`."""
         command: Command = "console" if unregistered else "dev" if devmode else "start"
+        # Off since the start of the program; see `early`.
+        gc.enable()
         config = self.settings_for(command)
+        if not livekit_private.has_entrypoint(self):
+            fail("nothing runs sessions; put @server.rtc_session() in front of a function")
         identity = self._identify(config)
         logs.install(identity.build.id)
         if identity.counted is not None:
@@ -158,9 +160,12 @@ class AgentServer(livekit.agents.AgentServer):
             livekit_private.set_load(
                 self, lambda: capacity.load(worker.session_count(), limit), math.inf
             )
-        if config.health_port is not None and not self._port_said:
+        if config.health_port is not None and not livekit_private.says_port(self):
             livekit_private.set_port(self, config.health_port)
-        forkserver.release_when_needed()
+        if livekit_private.uses_fork_server(self):
+            forkserver.release_when_needed()
+        else:
+            forkserver.end()
         await worker.run(lambda: livekit.agents.AgentServer.run(self, devmode=devmode))
 
     async def drain(self, timeout: NotGivenOr[int | None] = NOT_GIVEN) -> None:  # noqa: ASYNC109
@@ -204,29 +209,26 @@ class AgentServer(livekit.agents.AgentServer):
         Raises:
             SystemExit: something is wrong; every problem has been named.
         """
-        environ = dict(os.environ)
+        if moved := livekit_private.problems():
+            fail(*moved)
         url, api_key, api_secret = livekit_private.credentials(self)
         said = {
             "LIVEKIT_URL": url,
             "LIVEKIT_API_KEY": api_key,
             "LIVEKIT_API_SECRET": api_secret,
-            "AGENT_DRAIN_TIMEOUT": self._drain_timeout_said,
+            "AGENT_DRAIN_TIMEOUT": livekit_private.drain_timeout_s(self),
         }
-        environ.update({name: str(value) for name, value in said.items() if value})
+        environ = os.environ | {name: str(value) for name, value in said.items() if value}
         try:
-            config = settings.load(environ, command, self._aware)
+            return settings.load(environ, command, self._aware)
         except settings.SettingsError as error:
             fail(*error.problems)
-        if moved := livekit_private.problems():
-            fail(*moved)
-        return config
 
     def _identify(self, config: Settings) -> whose.Identity:
         if self._identity is None:
-            code = inspect.getsourcefile(inspect.unwrap(self._function)) if self._function else None
             try:
                 self._identity = whose.identify(
-                    Path(code) if code else None,
+                    _file_of(self._function),
                     build_id=config.build_id,
                     commit=config.build_commit,
                     deployment=config.deployment,
@@ -236,7 +238,15 @@ class AgentServer(livekit.agents.AgentServer):
         return self._identity
 
 
-def _said(keywords: dict[str, Any], name: str) -> Any:
-    """What the team's code says for one of LiveKit's keywords; None where that is the default."""
-    said = keywords.get(name)
-    return None if said == _PARAMETERS[name].default else said
+def _file_of(function: Any) -> Path | None:
+    """Where a function is written; None if that is not known."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not inspect.isroutine(function):
+        function = type(function)  # An object that can be called.
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:
+        return None
+    return Path(file) if file else None
