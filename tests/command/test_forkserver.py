@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from build_aware.server.forkserver import mend_exit_codes
+from build_aware.server.watch_forkserver import mend_exit_codes
 from tests.support.paths import ROOT
 
 MEETING_S: Final = 0.5
@@ -99,27 +99,26 @@ import multiprocessing, os, signal, sys, threading, time
 from multiprocessing.forkserver import _forkserver
 from build_aware.server import forkserver
 
-def cmdline(pid):
-    with open(f"/proc/{pid}/cmdline") as file:
-        return file.read()
-
 if __name__ == "__main__":
-    forkserver.PRELOAD, forkserver.FRAMEWORK_PRELOAD = "json", ()
     if "thread" in sys.argv:
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    forkserver.start("offline")
-    server = _forkserver._forkserver_pid
+    forkserver.fork()
+    os.environ["SET_LATER"] = "set"
+    forkserver.release_when_needed()
     context = multiprocessing.get_context("forkserver")
-    first = context.Process(target=os.getppid)
+    context.set_forkserver_preload(["json"])
+    first = context.Process(target=exec, args=("import os; assert os.environ['SET_LATER'] == 'set'",))
     first.start()
+    server = _forkserver._forkserver_pid
     first.join()
-    if "thread" not in sys.argv:  # A new one ignores them as soon as it has `agent.preload`.
-        os.kill(server, signal.SIGINT)
-        os.kill(server, signal.SIGTERM)
+    # To the whole process group, as a supervisor or a terminal does.
+    os.kill(server, signal.SIGINT)
+    os.kill(server, signal.SIGTERM)
     second = context.Process(target=sys.exit, args=(7,))
     second.start()
     second.join()
-    kind = "fork" if cmdline(server) == cmdline(os.getpid()) else "new"
+    with open(f"/proc/{server}/cmdline") as theirs, open("/proc/self/cmdline") as own:
+        kind = "fork" if theirs.read() == own.read() else "new"
     print(server, kind, first.exitcode, second.exitcode, _forkserver._forkserver_pid == server)
 """
 
@@ -136,22 +135,50 @@ if __name__ == "__main__":
 def test_the_fork_server_serves_and_ends_with_the_worker(
     arguments: tuple[str, ...], kind: str, tmp_path: Path
 ) -> None:
-    script = tmp_path / "started.py"
-    script.write_text(STARTED)
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(
-        [sys.executable, script, *arguments],
+    ran = run(STARTED, tmp_path, *arguments)
+    assert ran.stderr == ""
+    pid, *rest = ran.stdout.split()
+    assert rest == [kind, "0", "7", "True"]
+    assert_gone(int(pid))
+
+
+NEVER_NEEDED = """
+import os, signal, sys
+from build_aware.server import forkserver
+
+if __name__ == "__main__":
+    forkserver.fork()
+    print(forkserver._waiting.pid, flush=True)
+    if "killed" in sys.argv:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="LiveKit uses a fork server on Linux only")
+@pytest.mark.parametrize("arguments", [(), ("killed",)], ids=["ended", "killed"])
+def test_a_fork_server_that_is_never_needed_ends_with_its_program(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    ran = run(NEVER_NEEDED, tmp_path, *arguments)
+    assert_gone(int(ran.stdout))
+
+
+def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    file = folder / "program.py"
+    file.write_text(script)
+    return subprocess.run(
+        [sys.executable, file, *arguments],
         check=False,
-        env=environ,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ran.stderr == ""
-    pid, *rest = ran.stdout.split()
-    assert rest == [kind, "0", "7", "True"]
+
+
+def assert_gone(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        server = os.pidfd_open(int(pid))
+        server = os.pidfd_open(pid)
         assert connection.wait([server], 60), "the fork server has stayed"
         os.close(server)
 
