@@ -107,7 +107,8 @@ if __name__ == "__main__":
     forkserver.release_when_needed()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["json"])
-    first = context.Process(target=exec, args=("import os; assert os.environ['SET_LATER'] == 'set'",))
+    check = "import os; assert os.environ['SET_LATER'] == 'set'"
+    first = context.Process(target=exec, args=(check,))
     first.start()
     server = _forkserver._forkserver_pid
     first.join()
