@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from build_aware.drain import starting
 
-_RUNNERS: Final = ("livekit.agents.__main__", "build_aware.__main__")
+LIVEKIT: Final = "livekit.agents.__main__"
+OURS: Final = "build_aware.__main__"
 """The modules that `python -m` runs a worker by."""
 
 
@@ -27,14 +28,11 @@ def runs_a_worker(main: Any, arguments: Sequence[str]) -> bool:
         arguments: its command line, without the program.
     """
     spec = getattr(main, "__spec__", None)
-    runner = getattr(spec, "name", None) in _RUNNERS
-    script = spec is None and str(getattr(main, "__file__", "")).endswith(".py")
-    if not (runner or script):
+    is_script = spec is None and str(getattr(main, "__file__", "")).endswith(".py")
+    if not is_script and getattr(spec, "name", None) not in {LIVEKIT, OURS}:
         return False
     # `dev` watches for changes, and starts itself again without that.
-    return arguments[:1] == ["start"] or (
-        arguments[:1] == ["dev"] and ("--no-reload" in arguments or runner)
-    )
+    return arguments[:1] == ["start"] or (arguments[:1] == ["dev"] and "--no-reload" in arguments)
 
 
 def program() -> Path | None:
@@ -60,7 +58,7 @@ def begin() -> None:
     """Have a stop signal end the start with 0, whenever it comes."""
     if _PROGRAM is not None:
         spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-        starting.run_by_livekit = getattr(spec, "name", None) == _RUNNERS[0]
+        starting.run_by_livekit = getattr(spec, "name", None) == LIVEKIT
         starting.stop_means_exit()
         # Imports make much and free nothing: looking for garbage meanwhile takes 0.1 s.
         gc.disable()

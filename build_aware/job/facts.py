@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,8 +71,6 @@ class Prepare:
         """Prepare `process`."""
         process.userdata[_KEY] = self.facts
         if process.executor_type is JobExecutorType.PROCESS:
-            # The fork server has switched it off: see there.
-            gc.enable()
             # Again: the team's module has run in this process, and may have handlers of its own.
             signals.ignore_those_of_others(self.facts.shared)
         self._warn_if_stale()

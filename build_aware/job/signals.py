@@ -50,9 +50,19 @@ def ignore_those_of_others(shared: Shared) -> None:
             timer.daemon = True
             timer.start()
 
+    def stop_as_any_program() -> None:
+        for number, ours, default in (
+            (signal.SIGINT, _ignore, signal.default_int_handler),
+            (signal.SIGTERM, on_sigterm, signal.SIG_DFL),
+        ):
+            if signal.getsignal(number) is ours:
+                signal.signal(number, default)
+
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _ignore)
         signal.signal(signal.SIGTERM, on_sigterm)
+        # What is forked from here and is no other program keeps handlers.
+        os.register_at_fork(after_in_child=stop_as_any_program)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

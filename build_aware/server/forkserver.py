@@ -4,11 +4,13 @@ A stock worker imports livekit-agents twice, which is most of what a start costs
 process, and in the fork server. Here the main process forks the fork server when it has imported
 livekit-agents, before any code of the team has run, so that they share that. The fork then waits:
 what the team's code puts into the environment has to be there before plugins are imported. When
-LiveKit is about to start job processes it is told to go on. `bench/` measures what that saves.
+LiveKit is about to start job processes it is told to go on. It ends with the main process, whatever
+happens to that. `bench/` measures what all this saves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -18,17 +20,21 @@ import signal
 import socket
 import sys
 import threading
+import time
 import types
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Final, NoReturn
 
-from build_aware.drain.starting import STOP_SIGNALS
+from build_aware.drain import starting
 from build_aware.job import signals
 from build_aware.server.modules import forget_unfinished
 
 METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus-client reads this variable when it is imported, and never again."""
+
+FIRST: Final = "build_aware.server.in_forkserver"
+"""What a fork server imports first, also one that Python has started by itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +88,7 @@ def fork() -> None:
         go_r, go_w = os.pipe()
         # A garbage collection writes to every object, and would end the sharing of their memory.
         gc.freeze()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, starting.STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
             os.close(alive_w)
@@ -100,17 +106,25 @@ def release_when_needed() -> None:
     LiveKit says what to preload by the public `set_forkserver_preload` of the context of
     `multiprocessing`, when all that it exports is in the environment.
     """
-    if _waiting is None:
-        return
     context: Any = multiprocessing.get_context("forkserver")
     say_what_to_preload = context.set_forkserver_preload
 
     def release(modules: list[str]) -> None:
         del context.set_forkserver_preload
+        modules = [FIRST, *modules]
         say_what_to_preload(modules)
         _release(modules)
 
     context.set_forkserver_preload = release
+
+
+def end() -> None:
+    """End the fork server that waits, if there is one: it is not needed."""
+    global _waiting
+    if _waiting is not None:
+        waiting, _waiting = _waiting, None
+        os.close(waiting.go_w)
+        _end(waiting)
 
 
 def _release(modules: list[str]) -> None:
@@ -120,20 +134,31 @@ def _release(modules: list[str]) -> None:
     a test fails when they move.
     """
     global _waiting
-    waiting, _waiting = _waiting, None
-    if waiting is None:
-        return
-    if _pid() is not None or os.environ.get(METRICS) != waiting.metrics:
+    if _pid() is not None or _waiting is None or os.environ.get(METRICS) != _waiting.metrics:
         # The team's code has started one of its own, or ours has imported too early.
-        os.close(waiting.go_w)
-        os.close(waiting.alive_w)
+        end()
         return
-    with os.fdopen(waiting.go_w, "wb") as go:
-        pickle.dump((dict(os.environ), sys.path, modules), go)
+    waiting, _waiting = _waiting, None
+    try:
+        with os.fdopen(waiting.go_w, "wb") as go:
+            pickle.dump((dict(os.environ), sys.path, modules), go)
+    except BrokenPipeError:
+        # It has been killed. Python starts one of its own.
+        _end(waiting)
+        return
     server = _python_s()
     server._forkserver_address = waiting.address
     server._forkserver_alive_fd = waiting.alive_w
     server._forkserver_pid = waiting.pid
+
+
+def _end(waiting: _Waiting) -> None:
+    os.close(waiting.alive_w)
+    # Killed, as what others have forked meanwhile may hold those pipes open.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(waiting.pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(waiting.pid, 0)
 
 
 def _serve(
@@ -144,14 +169,16 @@ def _serve(
     try:
         signals.ignore_all()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # Imports make much and free nothing. A job process switches it on again.
+        # Imports make much and free nothing.
         gc.disable()
+        os.register_at_fork(after_in_child=gc.enable)
         with os.fdopen(go_r, "rb") as go:
             told = go.read()
         if told:
             environ, sys.path[:], modules = pickle.loads(told)  # noqa: S301 of our own process
             os.environ.clear()
             os.environ.update(environ)
+            time.tzset()
             _begin_anew()
             forkserver.main(listener.fileno(), alive_r, modules)
         code = 0
@@ -167,12 +194,16 @@ def _serve(
 def _begin_anew() -> None:
     """Leave to each job process what a fork server of Python's own would leave to it.
 
-    It runs the team's module again, which only happens where none is there yet.
+    It runs the team's module again, which only happens where none is there yet, and which sets up
+    its logging.
     """
+    starting.run_by_livekit = False
     forget_unfinished()
     sys.modules["__main__"] = types.ModuleType("__main__")
-    for handler in logging.getLogger().handlers[:]:
-        logging.getLogger().removeHandler(handler)
+    for log in (logging.getLogger(), *logging.Logger.manager.loggerDict.values()):
+        if isinstance(log, logging.Logger):
+            # Libraries add a `NullHandler` to theirs, and are not imported again.
+            log.handlers[:] = [h for h in log.handlers if isinstance(h, logging.NullHandler)]
 
 
 def _pid() -> int | None:

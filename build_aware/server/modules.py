@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import site
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any, Final
 
 
 def forget_unfinished() -> None:
@@ -16,34 +20,72 @@ def forget_unfinished() -> None:
     process must not share their connections, threads and locks with the worker.
     """
     importing = set(_importing(sys._getframe()))
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if _is_ours(name):
-            continue
-        if name in importing or (file is not None and not _is_installed(file)):
+    forgotten = {
+        name
+        for name, module in list(sys.modules.items())
+        if not _is_ours(name) and (name in importing or not is_installed(name, module))
+    }
+    for name in list(sys.modules):
+        # A package that is imported again knows nothing of its modules that are loaded.
+        if not _is_ours(name) and not forgotten.isdisjoint(_with_parents(name)):
             del sys.modules[name]
 
 
-def _importing(frame: FrameType | None) -> list[str]:
-    names = []
+def is_installed(name: str, module: Any) -> bool:
+    """Whether a module is Python's, or of an installed distribution; else it is the team's.
+
+    To import twice what is installed would cost time, and libraries in C do not always bear it.
+    """
+    # Not `getattr`: a module that loads its attributes when asked would load this one.
+    found = getattr(module, "__dict__", {})
+    if (file := found.get("__file__")) is not None:
+        places = [str(file)]
+    else:
+        # A package without a file of its own may be in several folders. A module that has none
+        # is built in.
+        places = [str(folder) for folder in found.get("__path__", ())]
+    is_package = "__path__" in found and file is not None
+    levels = name.count(".") + (2 if is_package else 1)
+    return not places or any(
+        place.startswith(_FOLDERS) or _has_distributions(_up(place, levels)) for place in places
+    )
+
+
+def _importing(frame: FrameType | None) -> Iterator[str]:
     while frame is not None:
         if frame.f_code.co_name == "<module>":
-            names.append(str(frame.f_globals.get("__name__")))
+            yield str(frame.f_globals.get("__name__"))
         frame = frame.f_back
-    return names
 
 
 def _is_ours(name: str) -> bool:
     return name.partition(".")[0] in {"build_aware", "livekit"}
 
 
-def _is_installed(file: str) -> bool:
-    return any(Path(file).is_relative_to(folder) for folder in _FOLDERS)
+def _with_parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
-_FOLDERS = {
-    *(Path(path) for path in site.getsitepackages()),
-    Path(site.getusersitepackages()),
-    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-}
-"""Where Python and installed distributions are."""
+def _up(place: str, levels: int) -> str:
+    for _ in range(levels):
+        place = os.path.dirname(place)  # noqa: PTH120 a path for each of thousands of modules
+    return place
+
+
+@functools.cache
+def _has_distributions(folder: str) -> bool:
+    """Whether distributions are installed into a folder, as `pip install --target` does."""
+    return any(Path(folder).glob("*.dist-info"))
+
+
+_FOLDERS: Final = tuple(
+    os.path.join(folder, "")  # noqa: PTH118 a string, for `startswith`
+    for folder in {
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    }
+)
+"""Where Python and installed distributions are, as a rule."""
