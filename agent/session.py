@@ -48,6 +48,8 @@ server = AgentServer(
         status_port=STATUS_PORT
         if _in_production and not os.environ.get("AGENT_STATUS_PORT")
         else None,
+        # Text alone is nothing that a server counts.
+        presence=models.chosen() == "offline",
         check=models.problems,
     ),
     preload_modules=models.preload(),

@@ -46,6 +46,8 @@ class Options:
             default), always, or never. `always` is right where the session is closed with its
             user anyway, and waiting rooms are adopted.
         join_timeout: for how long a job waits for its first user. Default: as LiveKit does.
+        presence: whether agents publish a data track that costs nothing, to be counted where they
+            publish no voice: others then see at once when one is gone. Default: no.
         max_sessions: how many sessions this worker takes at once. Default: LiveKit's own measure.
         status_port: where `/ready`, `/status` and `/metrics` are served; 0 for a free port.
             Default: nowhere.
@@ -57,6 +59,7 @@ class Options:
     adoption: Switch | None = None
     end_with_last_user: EndWithLastUser | None = None
     join_timeout: timedelta | None = None
+    presence: bool | None = None
     max_sessions: int | None = None
     status_port: int | None = None
     check: Callable[[], Iterable[str]] | None = None
@@ -119,6 +122,7 @@ class Settings(BaseModel):
     status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=_MAX_PORT)
     join_timeout_s: float | None = Field(None, alias="AGENT_JOIN_TIMEOUT", ge=1, le=86400)
     end_with_last_user: EndWithLastUser = "drain"
+    presence: bool = False
     drain_timeout_s: float = Field(3300, alias="AGENT_DRAIN_TIMEOUT", ge=10, le=86400)
 
     @field_validator("url")
@@ -178,6 +182,7 @@ class Settings(BaseModel):
             "adoption": options.adoption,
             "end_with_last_user": options.end_with_last_user,
             "join_timeout_s": options.join_timeout and options.join_timeout.total_seconds(),
+            "presence": options.presence,
             "max_sessions": options.max_sessions,
             "status_port": options.status_port,
         }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from build_aware.cli.found import Found
+from build_aware.cli.leaving import leave
 from build_aware.drain.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -42,18 +40,5 @@ def run(found: Found) -> None:
     except SystemExit as end:
         told = end.code is None or isinstance(end.code, int)
         if told and not set(sys.argv[1:2]).isdisjoint(_LEAVE_AT_ONCE):
-            _leave(end.code or 0)  # type: ignore[arg-type]
+            leave(end.code or 0)  # type: ignore[arg-type]
         raise
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit at once: functions that wait for the exit are called, threads are not waited for.
-
-    All is closed by now. Python would take apart its modules one by one, which is most of the
-    time that a worker needs to leave, and takes CPU from the sessions on the same machine.
-    """
-    atexit._run_exitfuncs()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

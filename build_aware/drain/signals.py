@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,12 @@ class StopSignals:
         installs handlers that exit at once, so that a SIGTERM in that moment would cut every
         session. And while it starts job processes, from an executor and for as long as a burst
         lasts, it ignores SIGINT, for the sake of children that `job.signals` protects already.
+
+        A program that runs a server by itself, and not by a command line, handles its signals by
+        itself, too.
         """
+        if not self._behind and not _somebody_handles():
+            return
         for number in STOP_SIGNALS:
             if number not in self._behind:
                 self._get_in_front(number)
@@ -124,7 +130,7 @@ class StopSignals:
 
     def check(self) -> None:
         """Find handlers that other code installed, name them, and go back in front of them."""
-        for number in STOP_SIGNALS:
+        for number in filter(self._behind.__contains__, STOP_SIGNALS):
             found = signal.getsignal(number)
             if found != self._handle:
                 self._report(number, found)
@@ -181,6 +187,12 @@ class StopSignals:
         except BaseException:
             # It may even raise SystemExit: sessions are not cut for that.
             logger.exception("a stop signal handler of other code failed", extra=describe(handler))
+
+
+def _somebody_handles() -> bool:
+    """Whether this program has a handler for SIGTERM, which Python has not."""
+    here = threading.current_thread() is threading.main_thread()
+    return here and callable(signal.getsignal(signal.SIGTERM))
 
 
 def describe(handler: Handler) -> dict[str, str]:

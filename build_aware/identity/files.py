@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,10 @@ ID_LENGTH: Final = 12
 """Hex digits of a content id: 48 bits, so two of a million builds collide with odds of 1 in 500."""
 
 MAX_BYTES: Final = 1_000_000_000
-"""The most that files may have without being listed. LiveKit Cloud uploads no more either."""
+"""All files together may have no more, unless they are listed. LiveKit Cloud takes no more."""
 
 NEVER: Final = frozenset({"__pycache__", "node_modules", "venv", "livekit.toml"})
-"""Names that never count below a folder: caches, and what LiveKit Cloud never uploads."""
+"""Names that never count below a folder: caches, and what LiveKit Cloud does not upload."""
 
 NEVER_ENDINGS: Final = (".pyc", ".egg-info")
 """The endings of such names."""
@@ -47,7 +48,7 @@ def counted(project: Project, *, strict: bool = True) -> dict[str, Stat]:
     everything below the root counts that neither `.gitignore` nor `.dockerignore` excludes.
 
     Below a folder these never count: hidden files and folders, links, caches, virtual
-    environments, and what LiveKit Cloud never uploads. Neither does a file with `Dockerfile` in
+    environments, and what LiveKit Cloud does not upload. Neither does a file with `Dockerfile` in
     its name, unless it is listed: LiveKit Cloud uploads it even if it is ignored, docker does not.
 
     Args:
@@ -111,29 +112,16 @@ class _Search:
                 f"below it. Move it into a folder of its own. Or: {_LIST_THEM}."
             )
         patterns = gitignore(self._text(".gitignore")) + dockerignore(self._text(".dockerignore"))
-        self._below("", Ignore(patterns))
+        self._below("", Ignore(patterns), MAX_BYTES)
 
     def listed(self, name: str) -> None:
         """Find a listed file, or all that counts below a listed folder."""
-        mode = 0
-        parts = name.split("/")
-        for end in range(1, len(parts) + 1):
-            try:
-                found = os.lstat(self._path("/".join(parts[:end])))
-            except (FileNotFoundError, NotADirectoryError):
-                mode = 0
-                break
-            except OSError as error:
-                if self._strict:
-                    raise _unreadable(self._path(name), error) from None
-                return
-            mode = found.st_mode
-            if stat.S_ISLNK(mode):
-                break
-        if stat.S_ISDIR(mode):
-            self._below("" if name == "." else name, Ignore(()))
-        elif stat.S_ISREG(mode):
+        found = self._look_at(name)
+        mode = found.st_mode if found else 0
+        if found and stat.S_ISREG(mode):
             self._add(name, found)
+        elif stat.S_ISDIR(mode):
+            self._below("" if name == "." else name, Ignore(()))
         elif self._strict and stat.S_ISLNK(mode):
             raise BuildError(
                 f"cannot compute the build id: {name} in {self._root} is a symbolic link, and "
@@ -145,7 +133,24 @@ class _Search:
                 f"pyproject.toml, which lists it under [{TABLE}] files, or set AGENT_BUILD_ID."
             )
 
-    def _below(self, start: str, ignore: Ignore) -> None:
+    def _look_at(self, name: str) -> os.stat_result | None:
+        """What is at a listed path, or the link on the way to it; None if nothing is."""
+        found = None
+        parts = name.split("/")
+        for end in range(1, len(parts) + 1):
+            path = self._path("/".join(parts[:end]))
+            try:
+                found = os.lstat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                self._cannot_read(path, error)
+                return None
+            if stat.S_ISLNK(found.st_mode):
+                break
+        return found
+
+    def _below(self, start: str, ignore: Ignore, max_bytes: float = math.inf) -> None:
         folders = [start]
         size = 0
         while folders:
@@ -165,11 +170,10 @@ class _Search:
                     and "Dockerfile" not in entry.name
                     and not ignore.excludes(name)
                 ):
-                    self._add(name, found := entry.stat(follow_symlinks=False))
-                    size += found.st_size
-            if self._strict and size > MAX_BYTES:
+                    size += self._add_entry(name, entry)
+            if self._strict and size > max_bytes:
                 raise BuildError(
-                    f"cannot compute the build id: the files in {self._path(start)} have more than "
+                    f"cannot compute the build id: the files in {self._root} have more than "
                     f"{MAX_BYTES // 1_000_000_000} GB. {_LIST_THEM}, exclude what is not the "
                     "agent's in .dockerignore, or set AGENT_BUILD_ID."
                 )
@@ -179,9 +183,18 @@ class _Search:
             with os.scandir(self._path(folder)) as entries:
                 return list(entries)
         except OSError as error:
-            if self._strict:
-                raise _unreadable(self._path(folder), error) from None
+            self._cannot_read(self._path(folder), error)
             return []
+
+    def _add_entry(self, name: str, entry: os.DirEntry[str]) -> int:
+        """Add a file, and return its bytes."""
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except OSError as error:  # It has just been removed.
+            self._cannot_read(entry.path, error)
+            return 0
+        self._add(name, found)
+        return found.st_size
 
     def _add(self, name: str, found: os.stat_result) -> None:
         if self._strict:
@@ -198,6 +211,10 @@ class _Search:
             return Path(self._path(name)).read_text("utf-8", errors="surrogateescape")
         except OSError:
             return ""
+
+    def _cannot_read(self, path: str, error: OSError) -> None:
+        if self._strict:
+            raise _unreadable(path, error) from None
 
     def _path(self, name: str) -> str:
         return os.path.join(self._root, name)  # noqa: PTH118 twice as fast for many files

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from livekit import rtc
 from livekit.agents import JobContext
 
 from build_aware.dispatch import attributes
 from build_aware.job.claim import Claim
 from build_aware.job.ending import Ending
 from build_aware.job.facts import JobFacts
+from build_aware.job.presence import Presence
 from build_aware.job.users import Users
 from build_aware.job.withdrawal import withdraw
 
@@ -81,6 +83,9 @@ class _Job:
         self._claim: Claim | None = None
         if _is_adoptable(ctx):
             self._claim = Claim(ctx, self._ending.end, hidden=self._facts.hidden)
+        ctx.room.on("connection_state_changed", self._name_the_build)
+        if self._facts.presence:
+            self._presence = Presence(ctx.room)
         self._log_the_end()
 
     def _end(self, reason: str) -> None:
@@ -93,7 +98,6 @@ class _Job:
             asyncio.create_task(self._ending.leave_when_the_worker_dies()),
             asyncio.create_task(self._users.watch()),
             asyncio.create_task(self._follow_the_worker()),
-            asyncio.create_task(self._name_the_build()),
         ]
         if self._claim is not None and await self._claim.is_taken():
             self._ending.end("another agent was here first")
@@ -138,19 +142,21 @@ class _Job:
             await asyncio.sleep(GRACE_S)
         self._ending.comes_by_itself("the worker closes")
 
-    async def _name_the_build(self) -> None:
+    def _name_the_build(self, state: rtc.ConnectionState.ValueType) -> None:
         """Correct the attributes where the job was taken over from an earlier build.
 
         `lk agent dev` does so when it reloads: the agent joins again with the token of before.
         """
-        room = self._ctx.room
-        while not room.isconnected():  # noqa: ASYNC110 no event tells of the first connection
-            await asyncio.sleep(GRACE_S)
-        build = self._facts.build
-        if room.local_participant.attributes.get(attributes.BUILD_ID, build.id) == build.id:
+        if state != rtc.ConnectionState.CONN_CONNECTED:
             return
+        told = self._ctx.room.local_participant.attributes.get(attributes.BUILD_ID)
+        if told not in (None, self._facts.build.id):
+            self._naming = asyncio.create_task(self._correct_the_build())
+
+    async def _correct_the_build(self) -> None:
+        agent = self._ctx.room.local_participant
         try:
-            await room.local_participant.set_attributes(build.attributes())
+            await agent.set_attributes(self._facts.build.attributes())
         except Exception as error:
             logger.warning(
                 "the participant goes on naming the build of before; let the AgentServer's "

@@ -37,6 +37,7 @@ class JobFacts:
         callbacks_s: what LiveKit gives shutdown callbacks.
         session_end_s: what LiveKit gives the team's `on_session_end`.
         hidden: whether other participants cannot see this agent.
+        presence: whether it publishes a data track to be counted.
     """
 
     build: Build
@@ -47,6 +48,7 @@ class JobFacts:
     callbacks_s: float
     session_end_s: float
     hidden: bool
+    presence: bool = False
 
     @classmethod
     def of(cls, ctx: JobContext) -> JobFacts:

@@ -144,6 +144,8 @@ class Worker:
         path = [str(EATER)] if eats_sigterm else []
         env = {
             "LIVEKIT_AGENT_NAME": AGENT_NAME,
+            # Its code may name it, too; this wins over that, as in simulations of LiveKit's.
+            "LIVEKIT_AGENT_NAME_OVERRIDE": AGENT_NAME,
             "AGENT_BUILD_ID": build,
             "AGENT_MAX_SESSIONS": "1000",
             "PYTHONPATH": ":".join([*path, str(PACKAGES)]),

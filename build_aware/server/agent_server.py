@@ -133,6 +133,7 @@ class AgentServer(livekit.agents.AgentServer):
             callbacks_s=callbacks_s,
             session_end_s=session_end_s,
             hidden=bool(livekit_private.permissions(self).hidden),
+            presence=config.presence,
         )
         # As late as this: teams set it after construction.
         self.setup_fnc = Prepare(facts, self.setup_fnc)

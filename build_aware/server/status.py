@@ -15,9 +15,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 State: TypeAlias = Literal["starting", "ready", "disconnected", "draining"]
 
-DEFAULT_PORT: Final = 8082
-"""The port in `start`; one above LiveKit's health check."""
-
 _BUILD: Final = Gauge("agent_build_info", "1, with the build of this worker.", ["id", "version"])
 _READY: Final = Gauge("agent_ready", "1 while LiveKit can send jobs to this worker, else 0.")
 _SESSIONS: Final = Gauge("agent_sessions", "Sessions that run on this worker.")

@@ -71,6 +71,7 @@ def test_what_is_told_names_the_numbers_the_largest_folder_and_the_setting() -> 
         ({"a/x/1": 3, "a/y/1": 3, "b/1": 5}, "a", 6),
         ({"a/x/1": 4, "b/1": 3, "c/1": 3}, "a", 4),
         ({"a/x/y/1": 9, "a/x/z/1": 1, "b/1": 1}, "a/x/y", 9),
+        ({"a/x/1": 5, "b/1": 5}, "a", 5),
         ({"a/1": 4, "a/x/1": 6, "b/1": 1}, "a/x", 6),
     ],
 )

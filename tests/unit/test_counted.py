@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -88,6 +89,11 @@ def test_both_ignore_files_count_as_one_list_of_dockers_patterns(root: Path) -> 
     assert names(root) == sorted({*AGENT, "src/a.log", "src/b.log", "data/b"})
 
 
+def test_the_dockerignore_has_the_last_word(root: Path) -> None:
+    write(root, {".gitignore": "src\n!agent.py\n", ".dockerignore": "agent.py\n!src/tools.py\n"})
+    assert names(root) == ["src/tools.py"]
+
+
 def test_only_the_ignore_files_of_the_root_are_read(root: Path) -> None:
     write(root, {"src/.gitignore": "*\n", "src/.dockerignore": "**\n"})
     assert names(root) == sorted(AGENT)
@@ -132,8 +138,8 @@ def test_more_than_livekit_cloud_would_take_is_an_error_before_anything_is_read(
     with pytest.raises(BuildError, match="more than 1 GB") as error:
         take(read_project(root))
     assert "AGENT_BUILD_ID" in str(error.value)
-    write(root, {"pyproject.toml": "tool.build-aware.files = ['src']"})
-    assert names(root) == ["src/prompts/a.txt", "src/tools.py"]
+    write(root, {"pyproject.toml": "tool.build-aware.files = ['.']"})
+    assert "film.mp4" in names(root)
 
 
 def test_an_agent_in_the_root_of_the_system_is_an_error() -> None:
@@ -191,7 +197,7 @@ def test_a_listed_path_that_is_missing_is_an_error(root: Path, listed: str) -> N
     [
         b"",
         b"1234567\r\n",  # The line ending is in two pieces.
-        b"1234567\r",
+        b"1234567 1234567\r",
         b"\r\n" * 20,
         b"\r" * 30 + b"\n",
         b"text\r\nand a NUL byte at the end\r\n\0",
@@ -223,6 +229,25 @@ def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(BuildError, match=r"root/ cannot be read: Permission denied"):
         names(root)
+
+
+def test_a_file_that_goes_away_meanwhile_is_an_error_for_the_id_and_gone_for_a_comparison(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = take(Project(root))
+    scandir = os.scandir
+
+    def remove(path: str) -> object:
+        with scandir(path) as entries:
+            found = list(entries)
+        (root / "agent.py").unlink(missing_ok=True)
+        return contextlib.nullcontext(found)
+
+    monkeypatch.setattr(os, "scandir", remove)
+    with pytest.raises(BuildError, match=r"agent\.py cannot be read: No such file"):
+        names(root)
+    write(root, {"agent.py": AGENT["agent.py"]})
+    assert snapshot.changed() == ("agent.py",)
 
 
 # What has changed since

@@ -313,6 +313,7 @@ async def test_a_job_that_was_taken_over_names_the_build_that_serves(names: str 
         await connect()
         attributes = {} if names is None else {"build.id": names, "team": "ours"}
         job.room.local_participant.attributes = attributes
+        job.room.emit("connection_state_changed", rtc.ConnectionState.CONN_CONNECTED)
 
     job.room.connect = with_the_old_token  # type: ignore[method-assign]
     await run(job, connects)
@@ -337,6 +338,7 @@ async def test_one_that_may_not_name_itself_says_so(caplog: pytest.LogCaptureFix
         job.room.local_participant = SimpleNamespace(
             attributes={"build.id": "000000000000"}, set_attributes=without_permission
         )
+        job.room.emit("connection_state_changed", rtc.ConnectionState.CONN_CONNECTED)
 
     job.room.connect = with_the_old_token  # type: ignore[method-assign]
     await run(job, connects)

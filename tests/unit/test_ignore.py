@@ -139,6 +139,7 @@ def test_a_slash_at_the_start_anchors_in_a_dockerignore_and_disarms_in_a_gitigno
         pytest.param(["*", "!*.md"], "data", False, id="kept beside it only"),
         pytest.param(["*", "!*/*.md"], "data", True, id="kept in any folder"),
         pytest.param(["*", "!*/*.md"], "data/old", False, id="kept not that far down"),
+        pytest.param(["!data", "data/old"], "data/old", False, id="kept above it"),
         pytest.param(["data", "!data/a/b"], "data", True, id="kept in it"),
         pytest.param(["data", "!data/a/b"], "data/a", True, id="kept further down"),
         pytest.param(["data", "!data/a/b"], "data/b", False, id="kept beside"),

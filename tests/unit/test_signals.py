@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from livekit.agents import AgentServer
 from livekit.agents.cli import cli
 from livekit.agents.ipc import supervised_proc
 
-from build_aware.drain import signals
+from build_aware import livekit_private
+from build_aware.drain import signals, wakeup
 from build_aware.server import connection
 
 
@@ -59,8 +61,8 @@ def test_without_a_proc_folder_no_shell_is_found(tmp_path: Path) -> None:
     assert signals.shell_that_is_pid_1(tmp_path) is None
 
 
-def test_livekits_patience_with_a_blocked_loop_is_what_we_think() -> None:
-    assert cli._EXIT_ESCALATION_TIMEOUT == signals.LIVEKIT_ESCALATION_S
+def test_our_patience_with_a_blocked_loop_is_livekits() -> None:
+    assert livekit_private.escalation_s() == wakeup.ESCALATION_S
 
 
 def test_livekits_command_line_still_handles_signals_as_its_constant_says() -> None:
@@ -95,3 +97,16 @@ def test_livekit_still_connects_through_the_session_that_we_replace() -> None:
     created = started.index("self._http_session = aiohttp.ClientSession(")
     assert created < started.index('self.emit("worker_started")')
     assert hasattr(connection.Connection, "ws_connect")
+
+
+def test_a_program_that_handles_its_signals_itself_goes_on_to() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        stop = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        stop.install()
+        stop.check()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
