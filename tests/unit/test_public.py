@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -110,11 +109,8 @@ def test_a_session_is_registered_with_ours_around_it(as_decorator: bool) -> None
         "on_request": on_request,
         "on_session_end": on_end,
     }
-    found: Callable[..., Any] = (
-        server.rtc_session(**options)(serve)
-        if as_decorator
-        else server.rtc_session(serve, **options)
-    )
+    register: Any = server.rtc_session
+    found = register(**options)(serve) if as_decorator else register(serve, **options)
     # A job process looks for the function by its name, and must find the function.
     assert found is serve
     assert livekit_private.agent_name(server) == "support"
