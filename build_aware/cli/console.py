@@ -111,6 +111,7 @@ class _Job:
         self._server = server
         self._screen = screen
         self._loop = asyncio.new_event_loop()
+        self._entrypoint: asyncio.Future[None] | None = None
         self._returned = False
         self._closing = False
 
@@ -129,6 +130,9 @@ class _Job:
     def close(self) -> None:
         """End the job and the server, if they mind."""
         self._closing = True
+        if (running := self._entrypoint) is not None:
+            # One that never returns; LiveKit would wait 15 s for it, before callbacks run.
+            running.get_loop().call_soon_threadsafe(running.cancel)
         if self._loop.is_running():
             closing = asyncio.run_coroutine_threadsafe(self._server.aclose(), self._loop)
             try:
@@ -174,11 +178,14 @@ class _Job:
         async def run_entrypoint(ctx: JobContext) -> None:
             loop = asyncio.get_running_loop()
             loop.call_later(STARTS_S, self._give_up)
+            self._entrypoint = asyncio.ensure_future(entrypoint(ctx))
             try:
-                await entrypoint(ctx)
+                await self._entrypoint
             except Exception as error:
                 self._fail(error)
                 raise
+            finally:
+                self._entrypoint = None
             self._returned = True
             loop.call_later(FOLLOWS_S, self._give_up)
             if self.conversation.done() and (conversation := self.conversation.result()):

@@ -97,8 +97,12 @@ class Conversation:
         def start() -> None:
             self._task = asyncio.ensure_future(take())
 
-        self._loop.call_soon_threadsafe(start, context=self._context)
-        done.result()
+        try:
+            self._loop.call_soon_threadsafe(start, context=self._context)
+        except RuntimeError:
+            turn.close()  # The loop is closed: the job has just ended.
+        else:
+            done.result()
 
     async def _settle(self) -> None:
         await self._started.wait()

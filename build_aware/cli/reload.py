@@ -105,10 +105,10 @@ class _Reloader:
         if self._stopped.is_set():
             self._send(signal.SIGTERM)  # The signal came before there was a worker.
         await _first(worker.wait(), self._changed.wait())
-        if worker.returncode is None:
+        if worker.returncode is None and not self._stopped.is_set():
             self._send(signal.SIGTERM)
-            await _first(worker.wait(), asyncio.sleep(STOP_S))
-        if worker.returncode is None:
+            await _first(worker.wait(), asyncio.sleep(STOP_S), self._stopped.wait())
+        if worker.returncode is None and not self._stopped.is_set():
             logger.warning("the worker did not stop in time and is killed; look at what holds it")
             self._send(signal.SIGKILL)
         return exit_code(await worker.wait(), stopped=self._stopped.is_set())

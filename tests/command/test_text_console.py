@@ -73,12 +73,9 @@ async def entrypoint(ctx: JobContext):
     await session.start(Greeter(), room=ctx.room)
 """
 
-NEVER_RETURNS: Final = (
-    GREETS_WHEN_IT_ENTERS
-    + """
+WAITS: Final = """
     await asyncio.Event().wait()
 """
-)
 
 SAYS_NOTHING: Final = """
 @server.rtc_session()
@@ -177,7 +174,7 @@ async def piped(folder: Path, agent: str, *arguments: str, said: str = "") -> tu
     [
         pytest.param(GREETS, f"agent: {GREETING}\n", id="greets"),
         pytest.param(GREETS_WHEN_IT_ENTERS, f"agent: {GREETING}\n", id="greets when it enters"),
-        pytest.param(NEVER_RETURNS, f"agent: {GREETING}\n", id="never returns"),
+        pytest.param(GREETS + WAITS, f"agent: {GREETING}\n", id="never returns"),
         pytest.param(SAYS_NOTHING, "", id="says nothing"),
     ],
 )
@@ -213,8 +210,11 @@ async def test_an_agent_that_takes_over_speaks_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl+C", "Ctrl+D"])
-async def test_it_is_left_at_the_prompt_and_callbacks_run(key: str, tmp_path: Path) -> None:
-    async with terminal(tmp_path, GREETS + CALLBACK) as screen:
+@pytest.mark.parametrize("waits", ["", WAITS], ids=["returned", "never returns"])
+async def test_it_is_left_at_the_prompt_and_callbacks_run(
+    key: str, waits: str, tmp_path: Path
+) -> None:
+    async with terminal(tmp_path, GREETS + CALLBACK + waits) as screen:
         await screen.types(key)
         assert await screen.exit() == 0
         *_, last = screen.shown.replace("^C", "").split(GREETING)
