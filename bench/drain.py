@@ -18,7 +18,8 @@ from typing import Final
 
 import psutil
 
-from bench.processes import OURS, ROOT, STOCK, Side, WorkerProcess
+from bench.paths import ROOT
+from bench.processes import OURS, STOCK, Side, WorkerProcess
 from build_aware.testbed import NotInstalledError, Process, Testbed, User
 from build_aware.testbed.ending import run_and_exit
 from build_aware.testbed.fake_livekit import FakeLiveKit

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.processes import OURS, ROOT, STOCK, Side, WorkerProcess
+from bench.paths import ROOT
+from bench.processes import OURS, STOCK, Side, WorkerProcess
 from build_aware.dispatch import target
 from build_aware.dispatch.acceptance import decide
 from build_aware.identity.build import Build

@@ -1,32 +1,78 @@
-"""The environment, read once and validated together.
+"""What this worker is set to: the environment, validated together, and what the team's code says.
 
-No other module reads a setting from the environment. (`forkserver` hands `AGENT_MODELS` on to
-`preload`, which gets nothing else of the main process.) Secrets are wrapped, so that no message or
-log can print them by accident.
+No other module of this package reads a setting from the environment. Secrets are wrapped, so that
+no message or log can print them by accident.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from build_aware.dispatch import target
-
 Command: TypeAlias = Literal["start", "dev", "connect", "console", "download-files", "build"]
-Models: TypeAlias = Literal["openai", "realtime", "offline"]
 Untargeted: TypeAlias = Literal["accept", "reject"]
 Switch: TypeAlias = Literal["auto", "on", "off"]
+EndWithLastUser: TypeAlias = Literal["drain", "always", "never"]
 
 CONNECTING: Final[frozenset[Command]] = frozenset({"start", "dev", "connect"})
 """The commands that need a LiveKit server."""
 
+RUNNING: Final[frozenset[Command]] = CONNECTING | {"console"}
+"""The commands that run sessions."""
+
 _URL_SCHEMES: Final = ("ws", "wss", "http", "https")
 _TYPO_LIKENESS: Final = 0.75
+_ANY_BUILD: Final = "any"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a team's code says. None leaves it to the environment, and then to the default.
+
+    Attributes:
+        untargeted: what to do with a job that names no build. Default: accept; in `dev` only where
+            the LiveKit server is on this machine.
+        adoption: whether to serve rooms that wait for this agent without being asked. Default:
+            `auto`, which is on unless the server is LiveKit Cloud.
+        end_with_last_user: when a job ends with its last user: while the worker drains (the
+            default), always, or never. `always` is right where the session is closed with its
+            user anyway, and waiting rooms are adopted.
+        join_timeout: for how long a job waits for its first user. Default: as LiveKit does.
+        max_sessions: how many sessions this worker takes at once. Default: LiveKit's own measure.
+        status_port: where `/ready`, `/status` and `/metrics` are served; 0 for a free port.
+            Default: nowhere.
+        check: what else has to be right before a worker starts: returns one line for each problem.
+            They are told together with those of the environment.
+    """
+
+    untargeted: Untargeted | None = None
+    adoption: Switch | None = None
+    end_with_last_user: EndWithLastUser | None = None
+    join_timeout: timedelta | None = None
+    max_sessions: int | None = None
+    status_port: int | None = None
+    check: Callable[[], Iterable[str]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: a number is too small.
+        """
+        if self.max_sessions is not None and self.max_sessions < 1:
+            raise ValueError(f"max_sessions={self.max_sessions}: expected 1 or more")
+        if self.join_timeout is not None and self.join_timeout <= timedelta(0):
+            raise ValueError(f"join_timeout={self.join_timeout}: expected more than 0")
+
+
+_NOTHING_SAID: Final = Options()
 
 
 class SettingsError(ValueError):
@@ -45,22 +91,19 @@ class Settings(BaseModel):
     url: str | None = Field(None, alias="LIVEKIT_URL")
     api_key: SecretStr | None = Field(None, alias="LIVEKIT_API_KEY")
     api_secret: SecretStr | None = Field(None, alias="LIVEKIT_API_SECRET")
-    agent_name: str = Field("", alias="LIVEKIT_AGENT_NAME")
     deployment: str | None = Field(None, alias="LIVEKIT_AGENT_DEPLOYMENT")
-
-    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
 
     build_id: str | None = Field(
         None, alias="AGENT_BUILD_ID", pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$"
     )
     build_commit: str | None = Field(None, alias="AGENT_BUILD_COMMIT", pattern=r"^[0-9a-f]{7,64}$")
-    models: Models = Field("openai", alias="AGENT_MODELS")
     untargeted: Untargeted | None = Field(None, alias="AGENT_UNTARGETED")
     adoption: Switch = Field("auto", alias="AGENT_ADOPTION")
     max_sessions: int | None = Field(None, alias="AGENT_MAX_SESSIONS", ge=1, le=1000)
     health_port: int | None = Field(None, alias="AGENT_HEALTH_PORT", ge=0, le=65535)
     status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=65535)
-    join_timeout_s: float = Field(60, alias="AGENT_JOIN_TIMEOUT", ge=1, le=86400)
+    join_timeout_s: float | None = Field(None, alias="AGENT_JOIN_TIMEOUT", ge=1, le=86400)
+    end_with_last_user: EndWithLastUser = "drain"
     drain_timeout_s: float = Field(3300, alias="AGENT_DRAIN_TIMEOUT", ge=10, le=86400)
 
     @field_validator("url")
@@ -87,7 +130,7 @@ class Settings(BaseModel):
     @field_validator("build_id", "deployment")
     @classmethod
     def _names_one_build(cls, name: str | None) -> str | None:
-        if name == target.ANY:
+        if name == _ANY_BUILD:
             raise ValueError("every build answers to this name; expected another one")
         return name
 
@@ -113,6 +156,18 @@ class Settings(BaseModel):
             raise ValueError("the LiveKit server's URL, API key or API secret is not set")
         return self.url, self.api_key.get_secret_value(), self.api_secret.get_secret_value()
 
+    def with_options(self, options: Options) -> Settings:
+        """These settings, where the team's code does not say otherwise."""
+        said: dict[str, Any] = {
+            "untargeted": options.untargeted,
+            "adoption": options.adoption,
+            "end_with_last_user": options.end_with_last_user,
+            "join_timeout_s": options.join_timeout and options.join_timeout.total_seconds(),
+            "max_sessions": options.max_sessions,
+            "status_port": options.status_port,
+        }
+        return self.model_copy(update={k: v for k, v in said.items() if v is not None})
+
     def untargeted_policy(self, *, dev: bool) -> Untargeted:
         """What to answer to a job that names no build.
 
@@ -124,34 +179,35 @@ class Settings(BaseModel):
         return "accept" if not dev or self.server_is_local else "reject"
 
 
-VARIABLES: Final = tuple(str(field.alias) for field in Settings.model_fields.values())
-"""Every variable that is read, in the order of `.env.example`."""
+VARIABLES: Final = tuple(field.alias for field in Settings.model_fields.values() if field.alias)
+"""Every variable that is read."""
 
 
-def load(environ: Mapping[str, str], command: Command) -> Settings:
+def load(
+    environ: Mapping[str, str], command: Command, options: Options = _NOTHING_SAID
+) -> Settings:
     """Read and validate the settings that `command` needs.
 
     Args:
-        environ: the environment, usually `os.environ`.
+        environ: the environment, overridden by what the team's code says instead.
         command: what is about to run; it decides which variables must be there.
+        options: what the team's code says beside that.
 
     Raises:
         SettingsError: naming every problem at once, with the expected value of each.
     """
     values: dict[str, Any] = {name: environ[name] for name in VARIABLES if environ.get(name)}
-    if "AGENT_MODELS" not in values and command in ("dev", "console"):
-        # A first run needs no key. `start` never falls back: production must not go mute.
-        values["AGENT_MODELS"] = "openai" if "OPENAI_API_KEY" in values else "offline"
-
-    problems = _misspelt(environ)
+    problems: list[str] = []
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         problems += [_problem(fault, values) for fault in error.errors(include_url=False)]
     problems += _missing(values, command)
+    if options.check is not None and command in RUNNING:
+        problems += options.check()
     if problems:
         raise SettingsError(problems)
-    return settings
+    return settings.with_options(options)
 
 
 def _missing(values: Mapping[str, str], command: Command) -> list[str]:
@@ -166,34 +222,24 @@ def _missing(values: Mapping[str, str], command: Command) -> list[str]:
             )
             if name not in values
         ]
-    models = values.get("AGENT_MODELS", "openai")
-    if (
-        command not in ("build", "download-files")
-        and models in ("openai", "realtime")
-        and "OPENAI_API_KEY" not in values
-    ):
-        missing.append(
-            f"OPENAI_API_KEY is not set; AGENT_MODELS={models} needs it "
-            "(AGENT_MODELS=offline needs no key)"
-        )
     return missing
 
 
-def _misspelt(environ: Mapping[str, str]) -> list[str]:
-    """Variables that look like a slip of the pen for one of ours.
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Warnings of variables that look like a slip of the pen for one of ours.
 
-    Other AGENT_ variables are left alone: CI systems set some of their own.
+    They are no errors: teams have variables of their own, and so have CI systems.
     """
     prefix = "AGENT_"
     ours = {name.removeprefix(prefix): name for name in VARIABLES if name.startswith(prefix)}
-    problems = []
+    warnings = []
     for name in sorted(environ):
         if name.startswith(prefix) and name not in VARIABLES:
             close = difflib.get_close_matches(
                 name.removeprefix(prefix), ours, n=1, cutoff=_TYPO_LIKENESS
             )
-            problems += [f"{name} is not a setting; did you mean {ours[c]}?" for c in close]
-    return problems
+            warnings += [f"{name} is not a setting; did you mean {ours[c]}?" for c in close]
+    return warnings
 
 
 def _problem(fault: Any, values: Mapping[str, Any]) -> str:

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
-from build_aware.identity.build import ROOT
 from build_aware.testbed import NotInstalledError, Process, Testbed, User
 from build_aware.testbed.bed import Server
 from build_aware.testbed.cluster import Cluster
 from build_aware.testbed.fake_livekit import FakeLiveKit
 from build_aware.testbed.livekit_server import LiveKitServer
+from tests.support.paths import ROOT
 
 T = TypeVar("T")
 

@@ -18,8 +18,9 @@ from build_aware.rehearsal.relay import Passage
 from build_aware.rehearsal.scenario import Stop
 from build_aware.rehearsal.workers import Worker
 from build_aware.testbed import Processes, until
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import kill
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import environment, kill
 
 VICTIM_S: Final = 8.0
 """How long a fault waits for a session that it can hit."""

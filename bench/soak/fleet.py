@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from bench.paths import ROOT
 from bench.soak.plan import FIRST_BUILD, STEADY_BUILD
 from build_aware.rehearsal.relay import Passage
 from build_aware.rehearsal.scenario import Stop, build_name
-from build_aware.rehearsal.workers import CONTESTANTS, Worker
+from build_aware.rehearsal.workers import Worker, ours
 from build_aware.testbed import Processes
 from build_aware.testbed.livekit_server import LiveKitServer
 
@@ -126,7 +127,7 @@ class Fleet:
         worker = await Worker.start(
             f"{build}.{number}",
             build,
-            CONTESTANTS["ours"],
+            ours(ROOT / "agent.py", answers=True),
             server=self._server,
             started=self._started,
             passages=self._passages,

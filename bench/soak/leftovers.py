@@ -15,8 +15,8 @@ from build_aware.rehearsal.relay import Passage
 from build_aware.rehearsal.seen import WorkerSeen
 from build_aware.rehearsal.workers import Worker
 from build_aware.testbed import until
+from build_aware.testbed.family import command_line, marked
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import command_line, marked
 
 ORPHANS_S: Final = 10.0
 """How much longer than a worker its other processes may take to end, on a busy machine."""

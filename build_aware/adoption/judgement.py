@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -11,6 +11,7 @@ from livekit.protocol.agent import JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
+from build_aware.dispatch.agents import AgentSeen, by_role
 from build_aware.dispatch.target import Asked, Target
 
 OFFER_S: Final = 3.0
@@ -19,12 +20,6 @@ offers three seconds (the default timeout of its psrpc client), and drops the jo
 
 JOIN_S: Final = 5.0
 """How long an agent that took a job may need to appear in the room."""
-
-AGENT_NAME: Final = "lk.agent_name"
-"""The participant attribute that LiveKit gives its agents."""
-
-PUBLISHES_FOR: Final = "lk.publish_on_behalf"
-"""The participant attribute of an avatar, which speaks for an agent and is none."""
 
 USER_KINDS: Final = frozenset(
     (
@@ -38,7 +33,7 @@ USER_KINDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An agent is there."""
+    """All that asked for this agent have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class NotAsked:
-    """Nobody asked for this agent, or a worker that takes untargeted jobs is wanted."""
+    """Nobody asks for this agent, or for one that takes untargeted jobs where this does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +112,30 @@ class Candidate:
             if (dispatch.agent_name, dispatch.deployment) == (self.agent_name, self.deployment)
         ]
 
+    def is_namesake(self, agent: AgentSeen) -> bool:
+        """Whether an agent has this name, or tells none."""
+        return agent.agent_name in (None, self.agent_name)
 
-def is_agent(participant: ParticipantInfo, agent_name: str) -> bool:
-    """Whether a participant is an agent of this name, of whatever build.
 
-    An agent that does not say its name counts as ours: better to wait than to speak twice.
+def has_user(participants: Iterable[ParticipantInfo]) -> bool:
+    """Whether a user is among these participants."""
+    return any(participant.kind in USER_KINDS for participant in participants)
+
+
+def was_ended(dispatch: AgentDispatch) -> bool:
+    """Whether a request handler has ended this dispatch for everybody, by a bare `reject()`.
+
+    livekit-server 1.13.5 then lists a job with status JS_SUCCESS and no participant identity:
+    `Worker.AssignJob` (pkg/agent/worker.go) answers `terminate` so, and sets the identity only for
+    a worker that accepts; `Room.handleNewJobs` (pkg/rtc/room.go) puts that answer into the
+    dispatch. A job that was refused with `terminate=False` by all is not listed. One that was taken
+    is listed as JS_RUNNING, with an identity, however it ends: the dispatch has a copy of its state
+    that only the deletion of the dispatch updates (`Room.DeleteAgentDispatch`).
     """
-    attributes = participant.attributes
-    return (
-        participant.kind == ParticipantInfo.Kind.AGENT
-        and PUBLISHES_FOR not in attributes
-        and attributes.get(AGENT_NAME, agent_name) == agent_name
+    return any(
+        job.state.status == JobStatus.JS_SUCCESS and not job.state.participant_identity
+        for job in dispatch.state.jobs
     )
-
-
-def presence(participants: Iterable[ParticipantInfo], agent_name: str) -> Served | Empty | None:
-    """Judge by who is there alone; None if only the room's dispatches can tell."""
-    participants = list(participants)
-    if any(is_agent(participant, agent_name) for participant in participants):
-        return Served()
-    if not any(participant.kind in USER_KINDS for participant in participants):
-        return Empty()
-    return None
 
 
 def judge(
@@ -146,38 +143,74 @@ def judge(
     *,
     participants: Iterable[ParticipantInfo],
     dispatches: Iterable[AgentDispatch],
+    served: Collection[str],
     asked: Callable[[AgentDispatch], Asked],
     dead_jobs: Collection[str],
     age: Age,
-    served_ago_s: float = math.inf,
+    served_ago_s: Callable[[AgentDispatch], float] = lambda _: math.inf,
+    adoptable_in_s: Callable[[Fits], float] = lambda _: 0.0,
 ) -> Finding:
-    """Judge a room that `presence` leaves open: the only place where the rule is written.
+    """Judge a room: the only place where the rule is written.
+
+    Each role that the room asked this agent for is judged by itself, and the last dispatch for it
+    counts. Of those that this worker may adopt, the one that was asked for first is found.
 
     Args:
         candidate: who judges.
-        participants: who is in the room: at least one user, and no agent of ours.
+        participants: who is in the room.
         dispatches: what the room asked for.
+        served: ids of the dispatches that have an agent, by `agents.served`.
         asked: which build one of them asks for.
         dead_jobs: ids of jobs that are known to have ended.
         age: how old a thing of the server's is, by its id and the server's time of its beginning.
-        served_ago_s: how long ago this worker last knew of an agent there; infinite for never.
+        served_ago_s: how long ago this worker last knew of an agent for one; infinite for never.
+        adoptable_in_s: in how many seconds this worker may adopt what it fits; infinite for never.
     """
-    asking = candidate.asked_in(dispatches)
-    if not asking:
-        return NotAsked()
-    # Whoever dispatches again, be it to another build, means the last one.
-    dispatch = max(asking, key=lambda each: each.state.created_at)
-    target = asked(dispatch)
-    only_ours = isinstance(target, Target) and target.only_met_by(candidate.answers_to)
-    offered_s, joining_s = _under_way_s(asking, dead_jobs, age)
-    if (busy_s := max(offered_s, joining_s)) > 0:
-        return Waiting((), busy_s, offered=offered_s > 0, only_ours=only_ours)
+    participants = list(participants)
 
-    waited_s = min(_age_of(dispatch, age), _first_user_s(participants, age), served_ago_s)
-    reason = _reason(candidate, target, waited_s)
-    if isinstance(reason, str):
-        return Fits(dispatch, reason, waited_s, _age_of(dispatch, age), only_ours)
-    return reason
+    def judged(role: Sequence[AgentDispatch]) -> Finding:
+        # Whoever dispatches again, be it to another build, means the last one.
+        dispatch = role[-1]
+        if dispatch.id in served:
+            return Served()
+        if was_ended(dispatch):
+            return NotAsked()
+        target = asked(dispatch)
+        only_ours = isinstance(target, Target) and target.only_met_by(candidate.answers_to)
+        offered_s, joining_s = _under_way_s(role, dead_jobs, age)
+        if (under_way_s := max(offered_s, joining_s)) > 0:
+            return Waiting((), under_way_s, offered=offered_s > 0, only_ours=only_ours)
+        asked_s = _age_of(dispatch, age)
+        waited_s = min(asked_s, _first_user_s(participants, age), served_ago_s(dispatch))
+        reason = _reason(candidate, target, waited_s)
+        if not isinstance(reason, str):
+            return reason
+        fits = Fits(dispatch, reason, waited_s, asked_s, only_ours)
+        pause_s = adoptable_in_s(fits)
+        if pause_s <= 0:
+            return fits
+        return Waiting((), None if math.isinf(pause_s) else pause_s, only_ours=only_ours)
+
+    finding = _foremost([judged(role) for role in by_role(candidate.asked_in(dispatches))])
+    if has_user(participants) or (isinstance(finding, Waiting) and finding.offered):
+        return finding
+    return Empty()
+
+
+def _foremost(findings: Sequence[Finding]) -> Finding:
+    """What to do about a room, by what its roles need; those that were asked for first first."""
+    for finding in findings:
+        if isinstance(finding, Fits):
+            return finding
+    if waiting := [finding for finding in findings if isinstance(finding, Waiting)]:
+        foremost = max(waiting, key=lambda each: (each.offered and each.only_ours, each.offered))
+        return Waiting(
+            tuple(dict.fromkeys(name for each in waiting for name in each.names)),
+            min((each.in_s for each in waiting if each.in_s is not None), default=None),
+            offered=foremost.offered,
+            only_ours=foremost.only_ours,
+        )
+    return Served() if Served() in findings else NotAsked()
 
 
 def _reason(

@@ -1,64 +1,70 @@
-"""The sessions of this worker: which run, and which have ended and left a dead agent behind."""
+"""The jobs of this worker: which run, and which have ended and left a dead agent behind."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
 from typing import Final
 
+from livekit.protocol.agent import Job
+
+from build_aware.dispatch.agents import AgentSeen, Role, of_job, role_of
+
 REMEMBERED_S: Final = 120.0
-"""How long an ended session is remembered: longer than LiveKit shows a dead agent (20 s)."""
+"""How long an ended job is remembered: longer than LiveKit shows a dead agent (20 s)."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnSession:
-    """A session that runs on this worker.
-
-    Attributes:
-        room: the name of its room.
-        identity: the identity of its agent there.
-    """
-
-    room: str
-    identity: str
-
-
-class OwnSessions:
-    """Follows what runs here, and remembers for a while what no longer does.
+class OwnJobs:
+    """Knows what runs here, and remembers for a while what no longer does.
 
     A job process that was killed leaves its agent behind in the room. Only the worker of that
-    process can know at once that nobody is behind it.
+    process can know at once that nobody is behind it. It knows that agent by its job alone: teams
+    may give all their agents one identity.
     """
 
     def __init__(self) -> None:
-        self._running: dict[str, OwnSession] = {}
-        self._ended: dict[str, tuple[OwnSession, float]] = {}
+        self._running: dict[str, Job] = {}
+        self._roles: dict[str, Role] = {}
+        self._ended_at_s: dict[str, float] = {}
 
     @property
-    def rooms(self) -> set[str]:
-        """Names of the rooms that are served here."""
-        return {session.room for session in self._running.values()}
+    def rooms(self) -> Set[str]:
+        """Names of the rooms for which a job runs here."""
+        return {job.room.name for job in self._running.values()}
 
     @property
-    def dead_jobs(self) -> Collection[str]:
+    def dead_jobs(self) -> Set[str]:
         """Ids of jobs that have ended here."""
-        return self._ended.keys()
+        return self._ended_at_s.keys()
 
-    def is_dead(self, identity: str) -> bool:
-        """Whether this is the agent of a process that is gone."""
-        return any(session.identity == identity for session, _ in self._ended.values())
+    def roles(self) -> dict[str, set[Role]]:
+        """The roles for which jobs run here, by room."""
+        roles: dict[str, set[Role]] = {}
+        for job_id, job in self._running.items():
+            roles.setdefault(job.room.name, set()).add(self._roles[job_id])
+        return roles
 
-    def follow(self, running: Mapping[str, OwnSession], now_s: float) -> set[str]:
+    def agents_in(self, room: str) -> list[AgentSeen]:
+        """The agents of the jobs that run here for a room, whether they have joined it or not."""
+        jobs = self._running.values()
+        return [AgentSeen.of_job(job) for job in jobs if job.room.name == room]
+
+    def is_dead(self, agent: AgentSeen) -> bool:
+        """Whether this is the agent of a job that has ended here."""
+        return agent.job_id in self._ended_at_s
+
+    def update(self, running: Mapping[str, Job], now_s: float) -> set[str]:
         """Take in what runs now, by job id.
 
         Returns:
-            The names of the rooms in which a session has ended since the last call.
+            The names of the rooms in which a job has ended since the last call.
         """
-        ended = {job: session for job, session in self._running.items() if job not in running}
+        ended = {job_id: job for job_id, job in self._running.items() if job_id not in running}
         self._running = dict(running)
-        self._ended = {
-            job: (session, at_s)
-            for job, (session, at_s) in self._ended.items()
-            if at_s > now_s - REMEMBERED_S
-        } | {job: (session, now_s) for job, session in ended.items()}
-        return {session.room for session in ended.values()}
+        self._roles = {
+            job_id: self._roles.get(job_id) or role_of(of_job(job))
+            for job_id, job in running.items()
+        }
+        self._ended_at_s = {
+            job_id: at_s for job_id, at_s in self._ended_at_s.items() if at_s > now_s - REMEMBERED_S
+        } | dict.fromkeys(ended, now_s)
+        return {job.room.name for job in ended.values()}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from prometheus_client import Counter
 
+from build_aware.dispatch import attributes
 from build_aware.dispatch import target as targets
 from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.target import Asked, Malformed, Target
@@ -22,6 +23,9 @@ from build_aware.identity.build import Build
 
 if TYPE_CHECKING:
     from livekit.agents import JobRequest
+    from livekit.agents.job import JobAcceptArguments
+
+RequestHandler = Callable[["JobRequest"], Awaitable[Any]]
 
 Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held"]
 
@@ -33,6 +37,9 @@ JOBS_OFFERED: Final = Counter(
     "agent_jobs_offered_total",
     "Jobs that LiveKit offered to this worker, by answer and reason.",
     ["answer", "reason"],
+)
+TEAM_REFUSED: Final = Counter(
+    "agent_jobs_refused_by_the_team_total", "Jobs that the agent's own on_request refused."
 )
 
 
@@ -87,6 +94,8 @@ class Acceptance:
         untargeted: what to do with a job that names no build.
         is_full: whether this worker has no room for another session.
         rooms: what this worker knows of the rooms; an offer adds to it.
+        team: the team's own `on_request`, if it has one: asked after ours, it may refuse, or accept
+            under a name of its own.
         on_refused: is told the room of each job that this worker does not get to serve.
     """
 
@@ -97,14 +106,17 @@ class Acceptance:
         untargeted: Literal["accept", "reject"],
         is_full: Callable[[], bool],
         rooms: Rooms,
+        team: RequestHandler | None = None,
         on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._build = build
         self._untargeted = untargeted
         self._is_full = is_full
         self._rooms = rooms
+        self._team = team
         self._on_refused = on_refused
         self._accepting: set[str] = set()
+        self._explained = False
 
     @property
     def accepting(self) -> Set[str]:
@@ -136,7 +148,7 @@ class Acceptance:
             return
         self._accepting.add(job.id)
         try:
-            await request.accept(attributes=self._build.attributes())
+            await self.ask_team(request)
         except AssignmentTimeoutError:
             logger.warning(
                 "accepted a job that LiveKit never assigned; "
@@ -146,6 +158,39 @@ class Acceptance:
             self._on_refused(job.room.name)
         finally:
             self._accepting.discard(job.id)
+
+    async def ask_team(self, request: JobRequest) -> None:
+        """Accept a job that this build may serve, unless the team's own `on_request` refuses it."""
+        from livekit.agents import JobRequest  # noqa: PLC0415 loaded by now
+
+        job = request.job
+        ours = attributes.of_job(self._build, job)
+        if self._team is None:
+            await request.accept(attributes=ours)
+            return
+
+        async def on_accept(said: JobAcceptArguments) -> None:
+            await request.accept(
+                name=said.name,
+                identity=said.identity,
+                metadata=said.metadata,
+                attributes=(said.attributes or {}) | ours,
+            )
+
+        async def on_reject(terminate: bool) -> None:
+            TEAM_REFUSED.inc()
+            if terminate and not self._explained:
+                self._explained = True
+                logger.info(
+                    "this agent's on_request has ended a job for all workers; use "
+                    "reject(terminate=False) to let another worker take it",
+                    extra={"job_id": job.id, "room": job.room.name},
+                )
+            await request.reject(terminate=terminate)
+            if not terminate:
+                self._on_refused(job.room.name)
+
+        await self._team(JobRequest(job=job, on_reject=on_reject, on_accept=on_accept))
 
     def _record(self, request: JobRequest, asked: Asked, decision: Decision) -> None:
         answer = "accept" if decision.accept else "reject"

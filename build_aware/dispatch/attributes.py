@@ -9,6 +9,9 @@ from livekit.protocol.agent import Job
 
 from build_aware.identity.build import Build
 
+BUILD_ID: Final = "build.id"
+"""The id of the build that serves."""
+
 JOB: Final = "build.job"
 """The id of the job that an agent runs. Teams may fix identities, and so a job is all that says
 which session an agent is."""

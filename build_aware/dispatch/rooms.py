@@ -7,8 +7,9 @@ what these rooms had asked for, and give their agents time to come back.
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,15 +17,17 @@ from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 
-from build_aware.dispatch import target
+from build_aware.dispatch import agents, target
+from build_aware.dispatch.agents import Role
 from build_aware.dispatch.ages import Ages
 from build_aware.dispatch.target import Asked, Untargeted
+from build_aware.dispatch.watch import Watch
 
 RETURN_S: Final = 60.0
 """How long after this worker's connection is back a lost room may take to come back."""
 
 HOLD_S: Final = 15.0
-"""How long after that a room is left to the agent that it had before.
+"""How long after that a room is left to the agents that it had before.
 
 LiveKit's client tries to connect again for longer than that, but its pauses are shorter.
 """
@@ -33,17 +36,52 @@ UNLISTED_S: Final = 10.0
 """How long a room is remembered that is not, or not yet, in a list of all rooms."""
 
 
+@dataclass(slots=True)
+class DispatchRecord:
+    """One dispatch for this agent. Times are monotonic seconds of this worker.
+
+    Attributes:
+        dispatch: the dispatch, as it was last seen.
+        role: what it is for.
+        served_s: when this worker last saw an agent for it.
+        attempts: how often this worker has adopted it since it last had an agent for long.
+        adopted_s: when it did so last.
+        not_before_s: when it may be adopted again after sessions that crashed.
+        refused_until_s: until when the team's own request handler is not asked again.
+    """
+
+    dispatch: AgentDispatch
+    role: Role
+    served_s: float = -math.inf
+    attempts: int = 0
+    adopted_s: float = -math.inf
+    not_before_s: float = -math.inf
+    refused_until_s: float = -math.inf
+
+    @classmethod
+    def of(cls, dispatch: AgentDispatch) -> DispatchRecord:
+        """The record of a dispatch that was not seen before."""
+        return cls(dispatch, agents.role_of(dispatch))
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What a room had asked for before it was lost.
 
     Attributes:
         metadata: the room's metadata.
-        dispatch: the last dispatch for this agent that this worker has seen, if any.
+        dispatches: the dispatches for this agent that this worker had seen, by id.
     """
 
-    metadata: str
-    dispatch: AgentDispatch | None
+    metadata: str = ""
+    dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
+
+    def metadata_of(self, role_metadata: str) -> str:
+        """The metadata of the last dispatch that said this beside its target; empty if none did."""
+        alike = [each for each in self.dispatches.values() if each.role.metadata == role_metadata]
+        # Of two that are equally old, as those of two offers, the one seen last.
+        last = max(reversed(alike), key=_created_at, default=None)
+        return "" if last is None else last.dispatch.metadata
 
 
 @dataclass(slots=True)
@@ -51,59 +89,111 @@ class RoomRecord:
     """One room. Times are monotonic seconds of this worker.
 
     Attributes:
+        room: the room, as it was last listed or offered.
         first_seen_s: when it was first listed, or offered to this worker.
         known_s: when it was last listed or offered.
-        sid: the id that LiveKit gives it anew each time that it is made.
-        metadata: its metadata.
-        dispatch: the last dispatch for this agent that this worker has seen there.
+        listed: whether the last list of all rooms had it.
+        dispatches: the dispatches for this agent that it has, as far as is known, by id.
         remembered: what it had asked for, if it was lost and has come back.
-        has_agent: whether this worker has reason to think that an agent is there.
-        served_s: when this worker last knew of an agent there.
-        held_until_s: until when it is left to the agent that it had before an outage.
+        agents: the sids of the agents that the last look has found there, of whatever name.
+        has_agent: whether this worker has reason to think that an agent of its name is there.
+        held_until_s: until when it is left to the agents that it had before an outage.
         waits_for: the builds that it waits for, of which this worker's is none.
         waits_for_cpu: whether it waits only because this worker is full by LiveKit's measure.
-        attempts: how often this worker has adopted it since it last had an agent.
-        not_before_s: when it may be adopted again.
+        told: whether a warning has named it of late.
         failures: how many calls in a row have failed for it.
         ages: of what is in it.
+        watch: when to look at it.
+        look: the look that is under way, or was the last.
     """
 
+    room: Room
     first_seen_s: float
     known_s: float
-    sid: str
-    metadata: str = ""
-    dispatch: AgentDispatch | None = None
+    listed: bool = False
+    dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
     remembered: Remembered | None = None
+    agents: frozenset[str | None] = frozenset()
     has_agent: bool = False
-    served_s: float = -math.inf
     held_until_s: float = -math.inf
     waits_for: tuple[str, ...] = ()
     waits_for_cpu: bool = False
-    attempts: int = 0
-    not_before_s: float = -math.inf
+    told: bool = False
     failures: int = 0
     ages: Ages = field(default_factory=Ages)
+    watch: Watch = field(default_factory=Watch)
+    look: asyncio.Task[None] | None = None
 
-    def asked(self, dispatch_metadata: str, room_metadata: str) -> Asked:
-        """What the room asks for: what it says itself, else what it said before it was lost."""
-        asked = target.asked_by(dispatch_metadata=dispatch_metadata, room_metadata=room_metadata)
-        if not isinstance(asked, Untargeted) or room_metadata or self.remembered is None:
+    @property
+    def roles(self) -> set[Role]:
+        """The roles that it asks this agent for, as far as is known."""
+        return {each.role for each in self.asks()}
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether a look is under way."""
+        return self.look is not None and not self.look.done()
+
+    def asked(self, dispatch_metadata: str) -> Asked:
+        """What a dispatch of it asks for: what it or the room says, else what they said before."""
+        now, before = self.room.metadata, self.remembered
+        asked = target.asked_by(dispatch_metadata=dispatch_metadata, room_metadata=now)
+        if not isinstance(asked, Untargeted) or now or before is None:
             return asked
-        before = self.remembered
         return target.asked_by(
-            dispatch_metadata=before.dispatch.metadata if before.dispatch else "",
+            dispatch_metadata=before.metadata_of(target.beside(dispatch_metadata)),
             room_metadata=before.metadata,
         )
 
-    def to_remember(self) -> Remembered:
-        """What the room asks for now, or asked for before it was lost."""
-        before = self.remembered or Remembered("", None)
-        return Remembered(self.metadata or before.metadata, self.dispatch or before.dispatch)
+    def get(self, dispatch_id: str) -> DispatchRecord | None:
+        """The record of a dispatch that the room has, or had before it was lost."""
+        remembered = {} if self.remembered is None else self.remembered.dispatches
+        return self.dispatches.get(dispatch_id) or remembered.get(dispatch_id)
 
-    def asked_before(self) -> list[AgentDispatch]:
-        """What stands in for a dispatch where the room came back without one."""
-        before = self.remembered
-        return [before.dispatch] if before is not None and before.dispatch is not None else []
+    def of(self, dispatch: AgentDispatch) -> DispatchRecord:
+        """The record of a dispatch, a new one if it was not seen before."""
+        record = self.get(dispatch.id)
+        if record is None:
+            record = self.dispatches[dispatch.id] = DispatchRecord.of(dispatch)
+        return record
+
+    def take_in(self, dispatches: Iterable[AgentDispatch], *, gone: Collection[str] = ()) -> None:
+        """Take in dispatches for this agent that the room has.
+
+        Args:
+            dispatches: the dispatches.
+            gone: ids of which those that are not among these are to be forgotten.
+        """
+        dispatches = list(dispatches)
+        for dispatch_id in set(gone) - {each.id for each in dispatches}:
+            self.dispatches.pop(dispatch_id, None)
+        for dispatch in dispatches:
+            record = self.dispatches.get(dispatch.id)
+            if record is None or record.dispatch.metadata != dispatch.metadata:
+                self.dispatches[dispatch.id] = DispatchRecord.of(dispatch)
+            else:
+                record.dispatch = dispatch
+
+    def stand_ins(self) -> dict[str, DispatchRecord]:
+        """What it had asked for before it was lost, and has no dispatch for since it came back."""
+        before = {} if self.remembered is None else self.remembered.dispatches
+        roles = {each.role for each in self.dispatches.values()}
+        return {key: each for key, each in before.items() if each.role not in roles}
+
+    def asks(self) -> list[DispatchRecord]:
+        """All that it asks for, as far as is known."""
+        return [*self.dispatches.values(), *self.stand_ins().values()]
+
+    def forget(self, dispatch_id: str) -> None:
+        """Remember a dispatch no more that it had before it was lost."""
+        if self.remembered is not None:
+            self.remembered.dispatches.pop(dispatch_id, None)
+
+    def to_remember(self) -> Remembered:
+        """What it asks for now, or asked for before it was lost."""
+        before = self.remembered or Remembered()
+        metadata = self.room.metadata or before.metadata
+        return Remembered(metadata, self.stand_ins() | self.dispatches)
 
 
 class Rooms:
@@ -118,9 +208,13 @@ class Rooms:
         """What is known of a room."""
         return self._records.get(name)
 
-    def all(self) -> Iterable[tuple[str, RoomRecord]]:
-        """All rooms that are known, with their names."""
-        return self._records.items()
+    def all(self) -> Collection[RoomRecord]:
+        """All rooms that are known."""
+        return self._records.values()
+
+    def looks(self) -> list[asyncio.Task[None]]:
+        """The looks that are under way, and some that have ended."""
+        return [record.look for record in self._records.values() if record.look is not None]
 
     def connected_again(self, now_s: float) -> None:
         """Take note that this worker has lost its server and has it back."""
@@ -129,19 +223,24 @@ class Rooms:
             record.held_until_s = now_s + HOLD_S if record.has_agent else -math.inf
 
     def holds(self, name: str, now_s: float) -> bool:
-        """Whether a room is left to the agent that it had before an outage."""
+        """Whether a room is left to the agents that it had before an outage."""
         record = self._records.get(name)
         return record is not None and now_s < record.held_until_s
 
     def listed(self, rooms: Iterable[Room], now_s: float) -> list[str]:
         """Take in a list of all rooms, and return the names of those that are new in it."""
         new = []
+        for record in self._records.values():
+            record.listed = False
         for room in rooms:
             if room.name not in self._records:
                 new.append(room.name)
             record = self._take_in(room, now_s)
-            if room.num_publishers > room.num_participants:
+            record.listed = True
+            surplus = room.num_publishers - room.num_participants
+            if surplus > 0:
                 record.has_agent = True
+            if surplus > len(record.agents):
                 record.waits_for = ()
                 record.waits_for_cpu = False
         self._forget(now_s)
@@ -153,34 +252,30 @@ class Rooms:
             # Where nobody lists rooms, offers alone would pile up.
             self._forget(now_s)
         record = self._take_in(job.room, now_s)
-        record.dispatch = AgentDispatch(
-            id=job.dispatch_id,
-            agent_name=job.agent_name,
-            deployment=job.deployment,
-            metadata=job.metadata,
-            attributes=dict(job.attributes),
-        )
-        return record.asked(job.metadata, job.room.metadata)
+        record.take_in([agents.of_job(job)])
+        return record.asked(job.metadata)
 
     def _take_in(self, room: Room, now_s: float) -> RoomRecord:
         record = self._records.get(room.name)
-        if record is None or record.sid != room.sid:
-            before, record = record, RoomRecord(now_s, now_s, room.sid)
+        if record is None or record.room.sid != room.sid:
+            before, record = record, RoomRecord(room, now_s, now_s)
+            if before is not None:
+                record.watch = before.watch.of_next_room()
+                record.look = before.look
             if before is not None and self._was_lost(before, now_s):
                 record.remembered = before.to_remember()
                 record.first_seen_s = before.first_seen_s
                 record.has_agent = before.has_agent
-                record.served_s = before.served_s
                 record.held_until_s = before.held_until_s
             self._records[room.name] = record
+        record.room = room
         record.known_s = now_s
-        record.metadata = room.metadata
         return record
 
     def _forget(self, now_s: float) -> None:
         self._tidied_s = now_s
         for name, record in list(self._records.items()):
-            if now_s > self._forgotten_at_s(record):
+            if now_s > self._forgotten_at_s(record) and not record.is_looked_at:
                 del self._records[name]
 
     def _was_lost(self, record: RoomRecord, now_s: float) -> bool:
@@ -189,4 +284,8 @@ class Rooms:
     def _forgotten_at_s(self, record: RoomRecord) -> float:
         if record.known_s < self._back_s:
             return self._back_s + RETURN_S
-        return record.known_s + UNLISTED_S
+        return max(record.known_s + UNLISTED_S, record.watch.suspect_until_s)
+
+
+def _created_at(record: DispatchRecord) -> int:
+    return record.dispatch.state.created_at

@@ -104,6 +104,22 @@ def parse(metadata: str) -> Asked:
     return of_value(content[KEY])
 
 
+def beside(metadata: str) -> str:
+    """What metadata says beside the target, in one form for all ways to write it.
+
+    Two texts that differ in nothing but the build that they name give the same, and one that names
+    a build and nothing else gives what no metadata gives: nothing.
+    """
+    try:
+        content = json.loads(metadata, parse_int=_number)
+        if not isinstance(content, dict):
+            return metadata
+        content.pop(KEY, None)
+        return json.dumps(content, sort_keys=True) if content else ""
+    except (ValueError, RecursionError):
+        return metadata
+
+
 def of_value(value: Any) -> Target | Malformed:
     """Read the target from the value of the key `agent_build`."""
     if isinstance(value, dict):

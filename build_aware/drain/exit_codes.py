@@ -5,7 +5,9 @@ docs/draining.md has the same table.
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
+from typing import NoReturn
 
 
 class ExitCode(IntEnum):
@@ -25,3 +27,10 @@ class ExitCode(IntEnum):
 
     SESSIONS_CUT = 4
     """The drain was forced, by its timeout or a second Ctrl+C, while sessions still ran."""
+
+
+def fail(*problems: str) -> NoReturn:
+    """End with one line for each problem, and the exit code for bad configuration."""
+    for problem in problems:
+        sys.stderr.write(f"build-aware: {problem}\n")
+    raise SystemExit(ExitCode.CONFIGURATION)

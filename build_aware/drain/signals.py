@@ -1,42 +1,33 @@
-"""Stop signals: they reach LiveKit whatever other code does, and a second one cuts no session.
+"""Stop signals: they start the drain whatever other code does, and a second one cuts no session.
 
-LiveKit's command line acts on the first SIGTERM or SIGINT, and exits at once on a second one.
-Supervisors do send two, and libraries do install handlers of their own. So the handlers here
-stand in front of LiveKit's: they pass on the first signal, and look after their place.
-
-LiveKit itself would take that place in two ways, which `_keep_livekit_away` ends.
+What runs the worker acts on the first SIGTERM or SIGINT: our runner, or LiveKit's command line,
+which exits at once on a second one. Supervisors do send two, and libraries do install handlers of
+their own. So the handlers here stand in front: they pass on the first signal, and look after their
+place, also where LiveKit itself would take it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from livekit.agents.cli import cli
-from livekit.agents.ipc import supervised_proc
-
+from build_aware import livekit_private
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.drain.starting import STOP_SIGNALS
+from build_aware.drain.wakeup import ESCALATION_S
 
 logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S: Final = 1.0
 """How often the handlers are looked at."""
-
-LIVEKIT_ESCALATION_S: Final = 3.0
-"""How long LiveKit waits for a blocked event loop before it signals the process once more.
-
-Private to livekit-agents (`cli.cli._EXIT_ESCALATION_TIMEOUT`); a test compares the two.
-"""
 
 SAME_KEY_S: Final = 0.5
 """SIGINTs closer than this are one press of Ctrl+C: `uv run` sends it on after 0.2 s."""
@@ -48,6 +39,9 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 class StopSignals:
     """The handlers of SIGTERM and SIGINT in a worker's main process.
+
+    What runs the worker stands behind them: a handler that asks the event loop to stop when it is
+    called, and raises out of what blocks the loop when it is called again.
 
     Args:
         on_start_stopped: called in the signal handler when a signal comes before `begin`; it must
@@ -65,7 +59,8 @@ class StopSignals:
         self._on_start_stopped = on_start_stopped
         self._on_stop = on_stop
         self._on_force = on_force
-        self._livekit: dict[int, Handler] = {}
+        self._behind: dict[int, Handler] = {}
+        self._escalation_s = ESCALATION_S
         self._foreign: dict[int, list[Handler]] = {number: [] for number in STOP_SIGNALS}
         self._begun = False
         self._stopped_at: float | None = None
@@ -74,23 +69,38 @@ class StopSignals:
         self._leaving = False
         self._next_sigint_exits: ExitCode | None = None
 
+    def stand_before(self, stop: Callable[[int, FrameType | None], None]) -> None:
+        """Handle the stop signals, with `stop` of our runner behind."""
+        for number in STOP_SIGNALS:
+            self._behind[number] = stop
+            signal.signal(number, self._handle)
+        livekit_private.keep_ctrl_c()
+
     def await_livekit(self) -> None:
         """Get in front of LiveKit's handlers in the moment in which it installs them.
 
-        Its command line installs one for each of `cli.HANDLED_SIGNALS`, some time before it runs
-        the worker; a second signal in between would exit with 1.
+        Its command line does so some time before it runs the worker; a second signal in between
+        would exit with 1.
         """
-        cli.HANDLED_SIGNALS = _Behind(self._install)  # type: ignore[assignment]
+        livekit_private.follow_signal_handlers(STOP_SIGNALS, self._get_in_front)
 
     def install(self) -> None:
-        """Stand in front of LiveKit's handlers, which must be in place."""
-        for number in STOP_SIGNALS:
-            if number not in self._livekit:
-                self._install(number)
-        _keep_livekit_away()
+        """Stand in front of LiveKit's handlers, unless something stands behind these already.
 
-    def _install(self, number: signal.Signals) -> None:
-        self._livekit[number] = signal.getsignal(number)
+        LiveKit would take the place back: before it calls `AgentServer.drain` its command line
+        installs handlers that exit at once, so that a SIGTERM in that moment would cut every
+        session. And while it starts job processes, from an executor and for as long as a burst
+        lasts, it ignores SIGINT, for the sake of children that `job.signals` protects already.
+        """
+        for number in STOP_SIGNALS:
+            if number not in self._behind:
+                self._get_in_front(number)
+        livekit_private.keep_signal_handlers()
+        livekit_private.keep_ctrl_c()
+
+    def _get_in_front(self, number: int) -> None:
+        self._behind[number] = signal.getsignal(number)
+        self._escalation_s = livekit_private.escalation_s()
         signal.signal(number, self._handle)
 
     def begin(self) -> None:
@@ -107,7 +117,7 @@ class StopSignals:
         self._next_sigint_exits = exit_code
 
     async def watch(self) -> None:
-        """Look after the handlers until cancelled, which LiveKit's command line does at the end."""
+        """Look after the handlers until cancelled, which what runs the worker does at the end."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             self.check()
@@ -127,8 +137,8 @@ class StopSignals:
         self._foreign[number].append(culprit)
         logger.error(
             "other code has taken over a stop signal, which would have kept this worker from "
-            "draining; it is called after LiveKit's handler now. Remove its handler, or let it "
-            "call the one it replaces",
+            "draining; it is called after ours now. Remove its handler, or let it call the one "
+            "that it replaces",
             extra={"signal": number.name, **describe(culprit)},
         )
 
@@ -138,16 +148,16 @@ class StopSignals:
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
             self._on_stop()
-            self._pass_on(self._livekit[number], number, frame)
+            self._pass_on(self._behind[number], number, frame)
         elif number == signal.SIGINT and time.monotonic() - self._interrupted_at < SAME_KEY_S:
             pass
         elif self._leaving:
             if number == signal.SIGINT:
                 self._hurry()
-        elif time.monotonic() - self._stopped_at >= LIVEKIT_ESCALATION_S and not self._escalated:
-            # LiveKit's own second signal: its handler raises, out of what blocks the event loop.
+        elif time.monotonic() - self._stopped_at >= self._escalation_s and not self._escalated:
+            # From what stands behind: it raises now, out of what blocks the event loop.
             self._escalated = True
-            self._pass_on(self._livekit[number], number, frame)
+            self._pass_on(self._behind[number], number, frame)
             return
         if number == signal.SIGINT:
             self._interrupted_at = time.monotonic()
@@ -171,18 +181,6 @@ class StopSignals:
         except BaseException:
             # It may even raise SystemExit: sessions are not cut for that.
             logger.exception("a stop signal handler of other code failed", extra=describe(handler))
-
-
-class _Behind:
-    """Stands for `cli.HANDLED_SIGNALS`; `then` is called when LiveKit has a signal's handler."""
-
-    def __init__(self, then: Callable[[signal.Signals], None]) -> None:
-        self._then = then
-
-    def __iter__(self) -> Iterator[signal.Signals]:
-        for number in STOP_SIGNALS:
-            yield number
-            self._then(number)
 
 
 def describe(handler: Handler) -> dict[str, str]:
@@ -218,19 +216,6 @@ def warn_of_a_shell() -> None:
             'CMD ["python", "agent.py", "start"], or put `exec` before the command in the script',
             extra={"pid_1": shell},
         )
-
-
-def _keep_livekit_away() -> None:
-    """Keep LiveKit from handling the stop signals of this process again.
-
-    Its command line would replace the handlers just before it calls `AgentServer.drain`, by ones
-    that exit at once: a SIGTERM in that moment would cut every session. And while it starts job
-    processes, which it does from an executor and for as long as a burst lasts, it ignores SIGINT,
-    for the sake of children that `job_signals` protects already. Uses `cli.HANDLED_SIGNALS` and
-    the private `supervised_proc._mask_ctrl_c`; tests fail when they move.
-    """
-    cli.HANDLED_SIGNALS = ()  # type: ignore[assignment]
-    supervised_proc._mask_ctrl_c = contextlib.nullcontext  # type: ignore[assignment]
 
 
 def _loop_callback(number: int) -> Handler:

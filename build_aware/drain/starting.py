@@ -15,6 +15,10 @@ from typing import Any, Final, NoReturn
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
+run_by_livekit = False
+"""Whether this program is `python -m livekit.agents`, which has stop signal handlers of its own."""
+
+
 def stop_means_exit() -> None:
     """Leave on a stop signal from here on, until `signals.StopSignals` takes over."""
     for number in STOP_SIGNALS:

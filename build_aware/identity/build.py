@@ -2,40 +2,28 @@
 
 The default build id is a hash of the shipped files themselves, read at start-up and never
 stored, so a laptop, CI and LiveKit Cloud's builder agree on it without git, build arguments
-or a network, and it cannot go stale.
+or a network. docs/build-id.md says which files count.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import subprocess
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-"""The folder that is shipped: it holds `agent.py` and everything beside it."""
+from build_aware.identity import git
+from build_aware.identity.errors import BuildError
+from build_aware.identity.project import read_project
+from build_aware.identity.snapshot import Snapshot, take
 
-SHIPPED: Final = ("agent.py", "agent", "build_aware", "pyproject.toml", "uv.lock", "Dockerfile")
-"""What makes the agent what it is: these files, and for a folder every file below it."""
-
-ID_LENGTH: Final = 12
-"""Hex digits of a content id: 48 bits, so two of a million builds collide with odds of 1 in 500."""
+__all__ = ["MIN_PREFIX", "Build", "BuildError", "identify"]
 
 MIN_PREFIX: Final = 7
 """The shortest prefix of a hash that counts as its name, as `git log --oneline` prints it."""
 
 _HASH: Final = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|[0-9a-f]{64}")
 """An id that is a hash: a content id, or a whole git commit (SHA-1 or SHA-256)."""
-
-_GIT_TIMEOUT_S: Final = 5.0
-
-
-class BuildError(ValueError):
-    """Raised when this build cannot be identified; the message says what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,134 +79,34 @@ class Build:
 
 
 def identify(
-    root: Path = ROOT,
+    root: Path,
     *,
+    snapshot: Snapshot | None = None,
     build_id: str | None = None,
     commit: str | None = None,
     deployment: str | None = None,
 ) -> Build:
-    """Identify the build whose shipped files are in `root`.
+    """Identify the build whose files are in `root`.
 
     Args:
-        root: the folder that holds `agent.py`.
-        build_id: overrides the content id (`AGENT_BUILD_ID`).
+        root: the project's folder; `project.root_of` finds it for an entry file.
+        snapshot: its files, if they have been hashed already.
+        build_id: overrides the content id (`AGENT_BUILD_ID`); then no file is hashed.
         commit: overrides what git says (`AGENT_BUILD_COMMIT`).
         deployment: the LiveKit deployment name (`LIVEKIT_AGENT_DEPLOYMENT`).
 
     Raises:
-        BuildError: a shipped file is missing, or `pyproject.toml` is not TOML.
+        BuildError: `pyproject.toml` says something wrong, or the files cannot be hashed.
     """
+    project = snapshot.project if snapshot else read_project(root)
     dirty: bool | None = None
     if commit is None:
-        commit, dirty = _git_state(root)
+        commit, dirty = git.state(root)
     return Build(
-        id=build_id or content_id(root),
-        version=_version(root),
+        id=build_id or (snapshot or take(project)).id,
+        version=project.version,
         commit=commit,
         dirty=dirty,
         deployment=deployment or None,
         origin="env" if build_id else "files",
     )
-
-
-def content_id(root: Path = ROOT) -> str:
-    r"""Hash the shipped files below `root`, path by path, to a build id.
-
-    Paths and contents are framed by their lengths, so no two sets of files run together.
-    Text counts with `\n` line endings, because git may check out `\r\n`; a file with a NUL
-    byte is binary and counts as it is. Caches, hidden files and symbolic links do not count:
-    none of them is shipped.
-
-    Raises:
-        BuildError: a file of `SHIPPED` is missing.
-    """
-    digest = hashlib.sha256()
-    for path in _shipped_files(root):
-        name = _name(path, root)
-        content = path.read_bytes()
-        if b"\0" not in content:
-            content = content.replace(b"\r\n", b"\n")
-        digest.update(b"%d %d\n" % (len(name), len(content)) + name + content)
-    return digest.hexdigest()[:ID_LENGTH]
-
-
-def _shipped_files(root: Path) -> list[Path]:
-    files: list[Path] = []
-    for name in SHIPPED:
-        path = root / name
-        if path.is_symlink():
-            raise BuildError(
-                f"cannot compute the build id: {name} in {root} is a symbolic link, and those "
-                "are not shipped. Replace it by its content, or set AGENT_BUILD_ID."
-            )
-        if path.is_dir():
-            files += [file for file in path.rglob("*") if _is_shipped(file, root)]
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise BuildError(
-                f"cannot compute the build id: {name} is missing in {root}. "
-                "Ship it beside agent.py, or set AGENT_BUILD_ID."
-            )
-    return sorted(files, key=lambda file: _name(file, root))
-
-
-def _name(file: Path, root: Path) -> bytes:
-    name = file.relative_to(root).as_posix()
-    try:
-        return name.encode()
-    except UnicodeEncodeError:
-        raise BuildError(
-            f"cannot compute the build id: the file name {name!a} is not UTF-8. Rename it."
-        ) from None
-
-
-def _is_shipped(file: Path, root: Path) -> bool:
-    parts = file.relative_to(root).parts
-    return (
-        file.is_file()
-        and not file.is_symlink()
-        and file.suffix != ".pyc"
-        and not any(part == "__pycache__" or part.startswith(".") for part in parts)
-    )
-
-
-def _version(root: Path) -> str | None:
-    path = root / "pyproject.toml"
-    try:
-        project = tomllib.loads(path.read_text("utf-8")).get("project")
-    except FileNotFoundError:
-        return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BuildError(f"cannot read the version: {path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise BuildError(f"cannot read the version: {error}") from None
-    version = project.get("version") if isinstance(project, dict) else None
-    return version if isinstance(version, str) and version else None
-
-
-def _git_state(root: Path) -> tuple[str | None, bool | None]:
-    """The commit of a checkout and whether it is dirty; (None, None) where git cannot tell."""
-    if not (root / ".git").exists():
-        return None, None
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is None or not _HASH.fullmatch(commit):
-        return None, None
-    changes = _git(root, "status", "--porcelain", "--untracked-files=normal")
-    return commit, None if changes is None else bool(changes)
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(  # noqa: S603 fixed arguments, no shell
-            ["git", "-C", str(root), *arguments],  # noqa: S607 git is where the user has it
-            capture_output=True,
-            check=True,
-            # A git hook sets GIT_DIR, which would name another repository.
-            env={name: value for name, value in os.environ.items() if name[:4] != "GIT_"},
-            text=True,
-            timeout=_GIT_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

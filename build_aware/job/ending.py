@@ -1,8 +1,8 @@
-"""A job that has to end does end, and its shutdown callbacks run once.
+"""A job that has to end does end, and it is known why.
 
-livekit-agents bounds some steps of a job's shutdown and others not at all; a session that hangs,
-a callback that never returns or a thread that nobody joins would keep the job process, and with
-it a draining worker, until the drain times out.
+livekit-agents bounds some steps of a job's shutdown and others not at all; a session that hangs
+or an entrypoint that never returns would keep the job process, and with it a draining worker, until
+the drain times out.
 """
 
 from __future__ import annotations
@@ -11,36 +11,22 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from livekit import rtc
-from livekit.agents import AgentSession, JobContext, JobExecutorType
+from livekit.agents import JobContext, JobExecutorType
 
 from build_aware.job import logs
-from build_aware.job.shared import Shared
+from build_aware.job.callbacks import Callbacks
+from build_aware.job.facts import JobFacts
+from build_aware.job.timers import after
 
 logger = logging.getLogger(__name__)
 
-CALLBACK_S: Final = 10.0
-"""What the shutdown callbacks get, all at once. LiveKit gives as much."""
-
-SESSION_CLOSE_S: Final = 5.0
-"""What closing the `AgentSession` gets. LiveKit allows 60 s."""
-
-SESSION_END_S: Final = 10.0
-"""What `session.end` gets, before the agent leaves the room. LiveKit allows 300 s."""
-
-END_S: Final = 30.0
-"""From the reason to end until the callbacks run, come what may. LiveKit alone gives an
-entrypoint that still runs 15 s of it."""
-
-EXIT_S: Final = 5.0
-"""From the last callback to the end of the process, whatever threads still run."""
-
-ShutdownCallback = Callable[[str], Awaitable[None]]
-
+CLOSE_S: Final = 80.0
+"""What LiveKit gives an entrypoint (15 s) and the closing of an `AgentSession` (60 s) at the end of
+a job, and 5 s more. `on_session_end` comes after them, and has a limit of its own."""
 
 _BY_SOMEBODY: Final = (
     rtc.DisconnectReason.CLIENT_INITIATED,
@@ -57,58 +43,41 @@ class Ending:
 
     Args:
         ctx: the job.
-        shared: where the worker is told if the job has lost its room.
+        facts: what the worker says, and where it is told if the job has lost its room.
+        user_is_there: whether there is a user, as far as is known.
     """
 
-    def __init__(self, ctx: JobContext, shared: Shared) -> None:
+    def __init__(self, ctx: JobContext, facts: JobFacts, user_is_there: Callable[[], bool]) -> None:
         self._ctx = ctx
-        self._shared = shared
+        self._facts = facts
+        self._user_is_there = user_is_there
         self._loop = asyncio.get_running_loop()
-        self._callbacks: list[ShutdownCallback] = []
-        self._ran = False
-        self._armed = False
+        self._guarded = False
         self._asked = False
+        self.begun = asyncio.Event()
+        """Set when the job begins to end."""
         self.on_purpose = False
-        """Whether the agent ended the session, and not its user, a fault or the worker."""
+        """Whether the team's code ended the session, and not its user, a fault or the worker."""
+        self.callbacks = Callbacks(ctx, facts.callbacks_s)
         self._shutdown = ctx.shutdown
-        # User code ends a session with this, too.
         ctx.shutdown = self._on_shutdown  # type: ignore[method-assign]
         self._in_a_process = ctx.proc.executor_type is JobExecutorType.PROCESS
-        ctx.add_shutdown_callback(self._run_callbacks)
         ctx.room.on("disconnected", self._on_disconnected)
-        if self._in_a_process:
-            self._following = asyncio.create_task(self._follow_the_worker())
 
-    def add_callback(self, callback: ShutdownCallback) -> None:
-        """Add a shutdown callback; it gets the reason.
-
-        Callbacks run side by side, once, on every end of the job that leaves the process
-        alive. Each has `CALLBACK_S` seconds, and a failing one stops no other.
-        """
-        self._callbacks.append(callback)
-
-    def now(self, reason: str, *, on_purpose: bool = False) -> None:
-        """End the job.
-
-        Args:
-            reason: why, as logged and told to shutdown callbacks.
-            on_purpose: whether the agent wants no other to take over.
-        """
-        self.on_purpose = self.on_purpose or on_purpose
+    def end(self, reason: str) -> None:
+        """End the job; `reason` is logged and told to shutdown callbacks."""
         self._asked = True
-        self.must_come(reason)
+        self.comes_by_itself(reason)
         self._shutdown(reason)
 
-    def must_come(self, reason: str) -> None:
-        """The job is ending by itself: see to it that it gets there."""
-        if self._in_a_process and not self._armed:
-            self._armed = True
-            _after(END_S, self._give_up, reason)
+    def comes_by_itself(self, reason: str) -> None:
+        """LiveKit is ending the job: see to it that it gets there."""
+        self.begun.set()
+        if self._in_a_process and not self._guarded:
+            self._guarded = True
+            after(CLOSE_S + self._facts.session_end_s, self._give_up, reason)
 
-    def _on_shutdown(self, reason: str = "user requested") -> None:
-        self.now(reason, on_purpose=True)
-
-    async def _follow_the_worker(self) -> None:
+    async def leave_when_the_worker_dies(self) -> None:
         """Leave the room if the worker dies, so that the user gets another agent at once.
 
         LiveKit ends the event loop of a job whose worker is gone by cancelling its tasks.
@@ -120,7 +89,12 @@ class Ending:
             # It waits in the end for a task of its own, which is cancelled as well.
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ctx.room.disconnect()
-            await self._run_callbacks("the worker died")
+            await self.callbacks.run("the worker died")
+
+    def _on_shutdown(self, reason: str = "user requested") -> None:
+        # Where no user is left, nobody has to be kept from coming back.
+        self.on_purpose = self.on_purpose or self._user_is_there()
+        self.end(reason)
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
         if reason not in _BY_SOMEBODY and not self._asked:
@@ -129,68 +103,19 @@ class Ending:
                 "look at the LiveKit server and the network",
                 extra={"cause": rtc.DisconnectReason.Name(reason)},
             )
-            self._shared.cut = self._shared.cut or self._shared.drains
-        self.must_come("room disconnected")
-
-    async def _run_callbacks(self, reason: str) -> None:
-        if self._ran:
-            return
-        self._ran = True
-        await asyncio.gather(*(self._run_one(callback, reason) for callback in self._callbacks))
-        if self._in_a_process:
-            # For threads that are not daemons, of which LiveKit warns but which it waits for.
-            _after(EXIT_S, os._exit, 0)
-
-    async def _run_one(self, callback: ShutdownCallback, reason: str) -> None:
-        name = getattr(callback, "__qualname__", repr(callback))
-        running = asyncio.ensure_future(callback(reason))
-        # Not `wait_for`, which waits again for what does not mind its cancellation.
-        await asyncio.wait([running], timeout=CALLBACK_S)
-        if not running.done():
-            running.cancel()
-            logger.error(
-                "a shutdown callback did not return in time and is left behind; "
-                "let it finish sooner, or hand its work to a queue",
-                extra={"callback": name, "timeout_s": CALLBACK_S},
-            )
-        elif not running.cancelled() and (error := running.exception()) is not None:
-            logger.error("a shutdown callback failed", exc_info=error, extra={"callback": name})
+            shared = self._facts.shared
+            shared.cut = shared.cut or shared.drains
+        self.comes_by_itself("room disconnected")
 
     def _give_up(self, reason: str) -> None:
         """In a thread of its own: the event loop may be what hangs."""
         logger.error(
-            "the job did not end in time, its process is ended; look for code that hangs",
-            extra={"reason": reason, "timeout_s": END_S},
+            "the job did not end in time and is left behind; look at what its entrypoint, its "
+            "session and its on_session_end wait for",
+            extra={"room": self._ctx.job.room.name, "reason": reason},
         )
-        last = asyncio.run_coroutine_threadsafe(self._run_callbacks(reason), self._loop)
+        last = asyncio.run_coroutine_threadsafe(self.callbacks.run(reason), self._loop)
         with contextlib.suppress(Exception):
-            last.result(CALLBACK_S + 1)
+            last.result(self._facts.callbacks_s + 1)
         logs.flush()
         os._exit(1)
-
-
-class BoundedSession(AgentSession[None]):
-    """An `AgentSession` whose closing cannot hold up the end of its job."""
-
-    closed_from_outside = False
-    """Whether `aclose` was called, as LiveKit does when the job ends for whatever reason."""
-
-    async def aclose(self) -> None:
-        """Close, or give up after `SESSION_CLOSE_S` seconds so that callbacks still run."""
-        self.closed_from_outside = True
-        closing = asyncio.ensure_future(super().aclose())
-        await asyncio.wait([closing], timeout=SESSION_CLOSE_S)
-        if closing.done():
-            closing.result()
-        else:
-            logger.error(
-                "the session did not close in time and is left behind; "
-                "look for a model provider that hangs",
-                extra={"timeout_s": SESSION_CLOSE_S},
-            )
-
-
-def _after(delay_s: float, function: Callable[..., None], *arguments: Any) -> None:
-    timer = threading.Timer(delay_s, function, arguments)
-    timer.daemon = True
-    timer.start()

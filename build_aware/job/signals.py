@@ -1,12 +1,16 @@
-"""Stop signals in job processes: those of others are ignored, its own ends the process.
+"""Stop signals in job processes: those of others change nothing.
 
 The worker's main process alone acts on stop signals and ends its jobs in order. A supervisor or
 a terminal that signals the whole process group must not cut live sessions. livekit-agents means
 to ignore signals in job processes too, but below a fork server it does not
 (livekit/agents#7336).
 
-Its native library, however, ends a process that it cannot go on in by signalling it
-(livekit/python-sdks#785), and that signal must get through.
+A handler, and neither a mask nor SIG_IGN: programs that a job starts would inherit those, and
+could not be terminated.
+
+LiveKit's native library ends a process that it cannot go on in by signalling it
+(livekit/python-sdks#785). A signal to the group comes with the worker's own, which drains then; so
+a SIGTERM without a drain is that library's, and ends the process.
 """
 
 from __future__ import annotations
@@ -15,30 +19,52 @@ import logging
 import os
 import signal
 import threading
+from types import FrameType
+from typing import Final
 
 from build_aware.job.logs import flush
+from build_aware.job.shared import Shared
 
 logger = logging.getLogger(__name__)
 
+DRAIN_BEGINS_S: Final = 2.0
+"""How long a job waits, after a SIGTERM, for its worker to drain."""
 
-def ignore_in_children() -> None:
+
+def ignore_all() -> None:
     """Ignore stop signals from here on, in this process and all that it forks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Blocked and not ignored: a blocked signal can still be looked at, with its sender.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
 
 
-def end_on_own_signal() -> None:
-    """End this process when it sends SIGTERM to itself, where `ignore_in_children` holds."""
-    if hasattr(signal, "sigwaitinfo") and signal.SIGTERM in signal.pthread_sigmask(
-        signal.SIG_BLOCK, ()
-    ):
-        threading.Thread(target=_wait_for_own_signal, name="own-signals", daemon=True).start()
+def ignore_those_of_others(shared: Shared) -> None:
+    """Ignore stop signals unless this process has ended itself.
+
+    Args:
+        shared: tells whether the worker drains.
+    """
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        if not shared.drains:
+            timer = threading.Timer(DRAIN_BEGINS_S, _end_unless_draining, (shared,))
+            timer.daemon = True
+            timer.start()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _ignore)
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def _wait_for_own_signal() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getpid():
-        pass
-    logger.error("the job process has ended itself; LiveKit's native library does so in a panic")
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _end_unless_draining(shared: Shared) -> None:
+    if shared.drains:
+        return
+    logger.error(
+        "the job process has got SIGTERM and its worker has not: LiveKit's native library ends a "
+        "process so in a panic; look for its message above"
+    )
     flush()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""A session that ends on purpose takes back what asked for it: no worker shall adopt its room."""
+"""A session that ends on purpose takes back what asked for it: no worker shall adopt it again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 from typing import Final
 
 from livekit.agents import JobContext
-from livekit.protocol.agent_dispatch import CreateAgentDispatchRequest
 
-from build_aware.adoption import notes
 from build_aware.adoption.api_errors import is_not_found
+from build_aware.adoption.notes import note
+from build_aware.dispatch.agents import of_job, role_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +21,12 @@ _ATTEMPTS: Final = 3
 
 
 async def withdraw(ctx: JobContext) -> None:
-    """Take back what asked for this agent, so that no worker adopts the room.
+    """Take back what asked for this agent, so that no worker adopts the room for it.
 
-    Deletes the room's dispatches for this agent. Where the job's own is not among them, the server
-    was restarted and workers may remember it: then a note is left. A failure is logged, not
-    raised: it costs the user nothing but an agent that comes back.
+    Deletes the dispatch that the agent serves, with those for the same role, as one that asks for
+    another build. Dispatches for other roles stay: their agents go on. Where the job's own dispatch
+    is not listed, the server was restarted and workers may remember it: then a note is left too. A
+    failure is logged, not raised: it costs the user nothing but an agent that comes back.
     """
     job = ctx.job
     try:
@@ -43,20 +44,17 @@ async def withdraw(ctx: JobContext) -> None:
 
 async def _delete_dispatches(ctx: JobContext) -> None:
     service = ctx.api.agent_dispatch
-    job = ctx.job
+    room = ctx.job.room.name
+    own = of_job(ctx.job)
     own_is_there = False
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            for dispatch in await service.list_dispatch(job.room.name):
-                own_is_there = own_is_there or dispatch.id == job.dispatch_id
-                if (dispatch.agent_name, dispatch.deployment) == (job.agent_name, job.deployment):
-                    await service.delete_dispatch(dispatch.id, job.room.name)
+            for dispatch in await service.list_dispatch(room):
+                own_is_there = own_is_there or dispatch.id == own.id
+                if role_of(dispatch) == role_of(own):
+                    await service.delete_dispatch(dispatch.id, room)
             if not own_is_there:
-                await service.create_dispatch(
-                    CreateAgentDispatchRequest(
-                        room=job.room.name, agent_name=notes.note(job.agent_name)
-                    )
-                )
+                await service.create_dispatch(note(room, own))
             return
         except Exception:
             if attempt == _ATTEMPTS:

@@ -19,12 +19,12 @@ from build_aware.rehearsal.scenario import Options, Scenario, Stop
 from build_aware.rehearsal.seen import Seen
 from build_aware.rehearsal.stage import Stage, Tell, first_error
 from build_aware.rehearsal.verdict import Limits, judge
-from build_aware.rehearsal.workers import CONTESTANTS, Contestant, contestant
+from build_aware.rehearsal.workers import CONTESTANTS, OURS, Contestant, contestant, ours
 from build_aware.testbed import Processes, StartError
 from build_aware.testbed.ending import run_and_exit
+from build_aware.testbed.environ import talk_to_this_machine_only
 from build_aware.testbed.interrupts import end_all, interruptible
 from build_aware.testbed.livekit_server import find_binary
-from build_aware.testbed.processes import talk_to_this_machine_only
 
 CLEAN: Final = 0
 TROUBLE: Final = 1
@@ -39,14 +39,22 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(help="Rehearse a rolling deploy on this machine: a verdict, and a picture.")
 def rehearse(
+    context: typer.Context,
     *,
     worker: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help=f"What to rehearse: {', '.join(CONTESTANTS)}, or a Python FILE with a worker.",
+            help=f"What to rehearse: {OURS}, {', '.join(CONTESTANTS)}, or a Python FILE.",
         ),
-    ] = "ours",
+    ] = OURS,
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask",
+            help="Ask agents which build they are, and count their answer; else their presence.",
+        ),
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="All of them, one after the other.")] = False,
     deploys: Annotated[
         int, typer.Option(help="Rolling deploys, each to a new build.")
@@ -108,7 +116,11 @@ def rehearse(
             grace_s=grace,
             seed=seed,
         )
-        chosen = list(CONTESTANTS.values()) if every else [contestant(worker)]
+        own = ours(context.obj, answers=ask or every)
+        if every:
+            chosen = [own, *CONTESTANTS.values()]
+        else:
+            chosen = [own if worker == OURS else contestant(worker, answers=ask)]
         find_binary()
         for file in (json_file, timeline_file):
             _check_writable(file)
@@ -222,7 +234,7 @@ def _fail(problem: str) -> NoReturn:
     raise typer.Exit(USAGE)
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Run the command with these arguments, and exit."""
+def main(arguments: list[str], file: Path) -> NoReturn:
+    """Run the command with these arguments for the agent that `file` begins, and exit."""
     talk_to_this_machine_only()
-    run_and_exit(lambda: app(args=arguments, prog_name="agent.py rehearse"))
+    run_and_exit(lambda: app(args=arguments, obj=file, prog_name=f"{file.name} rehearse"))

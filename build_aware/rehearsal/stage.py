@@ -211,7 +211,11 @@ class Stage:
         asked_s = self._clock()
         await self._server.create_room(room, target)
         user = self._users[room] = Guest(
-            self._server, room, clock=self._clock, patience_s=self._options.patience_s
+            self._server,
+            room,
+            clock=self._clock,
+            patience_s=self._options.patience_s,
+            answers=self._contestant.answers,
         )
         try:
             await user.live(session.length_s)

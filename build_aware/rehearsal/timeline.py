@@ -7,26 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from build_aware.rehearsal import report
+from build_aware.rehearsal.legend import GREY, INK, MARKS, legend
 from build_aware.rehearsal.seen import Seen, SessionSeen, WorkerSeen
-from build_aware.rehearsal.verdict import KINDS, Kind, Verdict
+from build_aware.rehearsal.verdict import KINDS, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 SUFFIXES: Final = (".svg", ".png")
 
 COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Of builds, one after the other; told apart by colour-blind people too (Okabe and Ito)."""
-
-MARKS: Final[dict[Kind, tuple[str, str]]] = {
-    "misrouted": ("D", "misrouted: answered by the wrong build"),
-    "lost": ("X", "lost: no agent came"),
-    "cut": ("<", "cut: the agent left before the user"),
-    "doubled": ("s", "doubled: two agents"),
-}
-"""The marker of each kind of trouble, and its line in the legend."""
 
 _WIDTH_IN: Final = 12.0
 _DPI: Final = 100
@@ -41,8 +32,6 @@ _AXIS_IN: Final = 0.5
 _LEFT_IN: Final = 0.72
 _RIGHT_IN: Final = 0.12
 _LEGEND_IN: Final = 0.75
-_INK: Final = "#222222"
-_GREY: Final = "#8A8A8A"
 
 
 def check_suffix(file: Path | None) -> None:
@@ -98,7 +87,7 @@ def draw(runs: Sequence[tuple[Seen, Verdict]], file: Path) -> None:
             _strip(axes)
         workers.tick_params(labelbottom=False, bottom=False)
         sessions.set_xlabel("seconds", labelpad=1)
-    _legend(figure, runs)
+    legend(figure, [colours(seen) for seen, _ in runs])
     figure.savefig(file, dpi=_DPI)
     pyplot.close(figure)
 
@@ -118,7 +107,7 @@ def _title(axes: Axes, verdict: Verdict) -> None:
         textcoords="offset points",
         fontsize=12,
         fontweight="bold",
-        color=_INK,
+        color=INK,
     )
     counts = ", ".join(f"{verdict.count(kind)} {kind}" for kind in KINDS)
     axes.annotate(
@@ -128,7 +117,7 @@ def _title(axes: Axes, verdict: Verdict) -> None:
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=8,
-        color=_INK,
+        color=INK,
     )
 
 
@@ -140,7 +129,7 @@ def _draw_workers(axes: Axes, seen: Seen) -> None:
             style = _style(state, colour[worker.build])
             axes.barh(lane, until_s - begin_s, left=begin_s, height=0.72, linewidth=0.8, **style)
         if worker.gave_up_s is not None or worker.crashed_s is not None:
-            axes.plot(end_s, lane, marker="P", color=_INK, markersize=7, markeredgecolor="white")
+            axes.plot(end_s, lane, marker="P", color=INK, markersize=7, markeredgecolor="white")
             why = "killed: did not exit" if worker.crashed_s is None else "crashed"
             axes.annotate(
                 why,
@@ -158,7 +147,7 @@ def _draw_workers(axes: Axes, seen: Seen) -> None:
 
 def _style(state: str, colour: str) -> dict[str, Any]:
     if state == "starting":
-        return {"facecolor": "white", "edgecolor": _GREY, "linestyle": ":"}
+        return {"facecolor": "white", "edgecolor": GREY, "linestyle": ":"}
     if state == "ready":
         return {"facecolor": colour, "edgecolor": colour}
     return {"facecolor": colour, "edgecolor": "white", "hatch": "/////", "alpha": 0.75}
@@ -186,13 +175,13 @@ def _draw_sessions(axes: Axes, seen: Seen, verdict: Verdict) -> None:
         axes.plot(
             [session.asked_s, waited_s],
             [row, row],
-            color=_GREY,
+            color=GREY,
             linewidth=0.8,
             solid_capstyle="butt",
         )
         for begin_s, until_s, build in served(session):
             axes.barh(
-                row, until_s - begin_s, left=begin_s, height=0.8, color=colour.get(build, _GREY)
+                row, until_s - begin_s, left=begin_s, height=0.8, color=colour.get(build, GREY)
             )
         if session.target is None:
             axes.plot(
@@ -200,7 +189,7 @@ def _draw_sessions(axes: Axes, seen: Seen, verdict: Verdict) -> None:
                 row,
                 marker="o",
                 color="white",
-                markeredgecolor=_INK,
+                markeredgecolor=INK,
                 markersize=3,
                 markeredgewidth=0.6,
             )
@@ -224,7 +213,7 @@ def _draw_targets(axes: Axes, seen: Seen, colour: dict[str, str]) -> None:
     """Shade which build was the target when, and mark when old workers were told to stop."""
     ends = [at_s for at_s, _ in seen.targets[1:]] + [seen.end_s]
     for (at_s, build), until_s in zip(seen.targets, ends, strict=True):
-        axes.axvspan(at_s, until_s, color=colour.get(build, _GREY), alpha=0.16, linewidth=0)
+        axes.axvspan(at_s, until_s, color=colour.get(build, GREY), alpha=0.16, linewidth=0)
         axes.annotate(
             f"target: {build}" if at_s == seen.targets[0][0] else build,
             (max(at_s, 0), 1),
@@ -232,11 +221,11 @@ def _draw_targets(axes: Axes, seen: Seen, colour: dict[str, str]) -> None:
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             fontsize=7.5,
-            color=_INK,
+            color=INK,
             annotation_clip=False,
         )
     for at_s, build in seen.stops:
-        axes.axvline(at_s, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axvline(at_s, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(
             f"stop {build}",
             (at_s, 1),
@@ -246,7 +235,7 @@ def _draw_targets(axes: Axes, seen: Seen, colour: dict[str, str]) -> None:
             fontsize=7,
             rotation=90,
             va="top",
-            color=_INK,
+            color=INK,
         )
 
 
@@ -268,54 +257,6 @@ def served_from(session: SessionSeen) -> float:
 def _strip(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_GREY)
+    axes.spines["bottom"].set_color(GREY)
     axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=7.5, color=_GREY)
-
-
-def _legend(figure: Figure, runs: Sequence[tuple[Seen, Verdict]]) -> None:
-    from matplotlib.lines import Line2D  # noqa: PLC0415
-    from matplotlib.patches import Patch  # noqa: PLC0415
-
-    builds = max((colours(seen) for seen, _ in runs), key=len)
-    handles: list[Patch | Line2D] = [
-        Patch(facecolor=colour, label=f"served by {build}") for build, colour in builds.items()
-    ]
-    grey = "#666666"
-    handles += [
-        Patch(facecolor="white", edgecolor=_GREY, linestyle=":", label="worker: starting"),
-        Patch(facecolor=grey, label="worker: ready"),
-        Patch(facecolor=grey, edgecolor="white", hatch="/////", label="worker: draining"),
-        Patch(facecolor="#E4E4E4", label="shaded: the target then"),
-        Line2D([], [], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), label="stop ordered"),
-        Line2D([], [], color=_GREY, linewidth=0.8, label="a user waits"),
-        _mark("o", "asked for no build", size=4, face="white"),
-    ]
-    handles += [_mark(marker, label) for marker, label in MARKS.values()]
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=5,
-        frameon=False,
-        fontsize=8,
-        handlelength=1.8,
-        columnspacing=1.6,
-        borderaxespad=0.3,
-    )
-
-
-def _mark(marker: str, label: str, *, size: float = 7, face: str = "black") -> Line2D:
-    from matplotlib.lines import Line2D  # noqa: PLC0415
-
-    edge = "white" if face == "black" else _INK
-    return Line2D(
-        [],
-        [],
-        linestyle="",
-        marker=marker,
-        color=face,
-        markeredgecolor=edge,
-        markersize=size,
-        markeredgewidth=0.7,
-        label=label,
-    )
+    axes.tick_params(axis="x", labelsize=7.5, color=GREY)

@@ -1,4 +1,4 @@
-"""What users do in a rehearsal: ask which build they talk to, again and again, and leave."""
+"""What users do in a rehearsal: see which build serves them, again and again, and leave."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ QUESTION: Final = "Which build are you?"
 
 BUILD: Final = re.compile(r"\bbuild-\d+\b")
 """A build's name in an answer."""
+
+BUILD_ID: Final = "build.id"
+"""The attribute of an agent that tells its build."""
 
 REPEAT_S: Final = 1.2
 """How long a user waits for an answer before saying it again.
@@ -45,15 +48,24 @@ class Guest(User):
         room: the room's name.
         clock: the time in seconds.
         patience_s: how long an answer may take.
+        answers: whether agents name their build when they are asked; else it is enough that one is
+            there, and its attributes tell.
     """
 
     def __init__(
-        self, server: LiveKitServer, room: str, *, clock: Callable[[], float], patience_s: float
+        self,
+        server: LiveKitServer,
+        room: str,
+        *,
+        clock: Callable[[], float],
+        patience_s: float,
+        answers: bool = True,
     ) -> None:
         super().__init__(server, room, clock=clock)
         self.unanswered_s: float | None = None
         self.left_s: float | None = None
         self._patience_s = patience_s + _MARGIN_S
+        self._answers = answers
 
     @property
     def served_by(self) -> list[str]:
@@ -73,7 +85,8 @@ class Guest(User):
             await self.join()
             await self.be_noticed()
             end_s: float | None = None
-            while await self._is_answered():
+            is_served = self._is_answered if self._answers else self._is_attended
+            while await is_served():
                 now_s = self._clock()
                 end_s = now_s + length_s if end_s is None else end_s
                 if now_s >= end_s:
@@ -82,6 +95,17 @@ class Guest(User):
         finally:
             self.left_s = self._clock()
             await self.leave()
+
+    async def _is_attended(self) -> bool:
+        asked_s = self._clock()
+        try:
+            agent = await self.agent(self._patience_s)
+        except TimeoutError:
+            self.unanswered_s = asked_s
+            return False
+        told = Heard(self._clock(), agent.attributes[BUILD_ID])
+        self._sighting(agent.identity).heard.append(told)
+        return True
 
     async def _is_answered(self) -> bool:
         asked_s = self._clock()

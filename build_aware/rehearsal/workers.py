@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from build_aware.identity.build import ROOT
 from build_aware.rehearsal.relay import Passage, relay
 from build_aware.rehearsal.scenario import Stop
 from build_aware.rehearsal.seen import WorkerSeen
@@ -18,8 +17,14 @@ from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
 from build_aware.testbed.proxy import Proxy
 from build_aware.testbed.worker import READY_S, start_worker
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The folder of the agent that is rehearsed."""
+
 SECOND_SIGNAL_S: Final = 1.0
 """From the first to the second SIGTERM of the way `twice`."""
+
+PACKAGES: Final = Path(__file__).parents[2]
+"""Where `build_aware` is, for contestants that are part of it."""
 
 EATER: Final = Path(__file__).parent / "eaten"
 """The folder whose `sitecustomize.py` eats the stop signal."""
@@ -27,16 +32,26 @@ EATER: Final = Path(__file__).parent / "eaten"
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A worker that is rehearsed: its name, and the arguments of Python that start it."""
+    """A worker that is rehearsed.
+
+    Attributes:
+        name: its name in reports.
+        arguments: the arguments of Python that start it.
+        answers: whether its agents name their build when they are asked; else the attributes of
+            the agent that is there tell it.
+    """
 
     name: str
     arguments: tuple[str, ...]
+    answers: bool = True
 
+
+OURS: Final = "ours"
+"""The name of the agent whose command is run."""
 
 CONTESTANTS: Final = {
     contestant.name: contestant
     for contestant in (
-        Contestant("ours", ("agent.py", "start")),
         Contestant("stock", ("-m", "build_aware.rehearsal.contestants.stock", "start")),
         Contestant("naive", ("-m", "build_aware.rehearsal.contestants.naive", "start")),
         Contestant("naive-false", ("-m", "build_aware.rehearsal.contestants.naive_false", "start")),
@@ -45,8 +60,17 @@ CONTESTANTS: Final = {
 """By name, in the order of `--all`."""
 
 
-def contestant(name: str) -> Contestant:
+def ours(file: Path, *, answers: bool) -> Contestant:
+    """The agent that `file` begins."""
+    return Contestant(OURS, (str(file.resolve()), "start"), answers)
+
+
+def contestant(name: str, *, answers: bool) -> Contestant:
     """The contestant of this name, or the one in this file.
+
+    Args:
+        name: a name of `CONTESTANTS`, or the path of a Python file.
+        answers: whether the agents of that file name their build when they are asked.
 
     Raises:
         StartError: there is no such name or file.
@@ -56,10 +80,10 @@ def contestant(name: str) -> Contestant:
     if name.endswith(".py"):
         file = Path(name).resolve()
         if file.is_file():
-            return Contestant(file.stem, (str(file), "start"))
+            return Contestant(file.stem, (str(file), "start"), answers)
     raise StartError(
-        f"--worker {name!a}: expected {', '.join(CONTESTANTS)}, or the path of a Python file "
-        "that `python FILE start` starts"
+        f"--worker {name!a}: expected {OURS}, {', '.join(CONTESTANTS)}, or the path of a Python "
+        "file that `python FILE start` starts"
     )
 
 
@@ -122,13 +146,13 @@ class Worker:
             "LIVEKIT_AGENT_NAME": AGENT_NAME,
             "AGENT_BUILD_ID": build,
             "AGENT_MAX_SESSIONS": "1000",
-            "PYTHONPATH": ":".join([*path, str(ROOT)]),
+            "PYTHONPATH": ":".join([*path, str(PACKAGES)]),
         } | ({"REHEARSAL_EATS_SIGTERM": "1"} if eats_sigterm else {})
         process = await start_worker(
             started,
             server.credentials | {"LIVEKIT_URL": door.url},
             command=contestant.arguments,
-            folder=ROOT,
+            folder=Path.cwd(),
             name=name,
             registered=False,  # Its door tells.
             env=env,

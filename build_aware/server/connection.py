@@ -19,6 +19,8 @@ from typing import Any, Final
 import aiohttp
 from livekit.agents import AgentServer
 
+from build_aware import livekit_private
+
 MAX_REFUSALS: Final = 5
 """Refused registrations in a row after which the worker gives up."""
 
@@ -63,12 +65,13 @@ class Connection:
         return self._registered and self._socket is not None and not self._socket.closed
 
     def attach(self, server: AgentServer) -> None:
-        """Watch the connections of `server`; to be called on its event `worker_started`.
+        """Watch the connections of `server`; to be called on its event `worker_started`."""
 
-        Uses the private `AgentServer._http_session`; tests fail when that moves.
-        """
-        self._session = server._http_session
-        server._http_session = self  # type: ignore[assignment]
+        def stand_between(session: aiohttp.ClientSession) -> Connection:
+            self._session = session
+            return self
+
+        livekit_private.replace_http_session(server, stand_between)
         server.on("worker_registered", self._on_registered)
 
     async def ws_connect(self, *args: Any, **kwargs: Any) -> aiohttp.ClientWebSocketResponse:

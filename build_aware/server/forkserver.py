@@ -2,78 +2,75 @@
 
 A stock worker imports livekit-agents twice, which is most of what a start costs: in its main
 process, and in the fork server. Here the main process forks the fork server when it has imported
-livekit-agents, so that they share that, and the fork server alone imports the plugins. `bench/`
-measures what that saves.
+livekit-agents, before any code of the team has run, so that they share that. The fork then waits:
+what the team's code puts into the environment has to be there before plugins are imported. When
+LiveKit is about to start job processes it is told to go on. `bench/` measures what that saves.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
-from multiprocessing import connection, forkserver, popen_forkserver, resource_tracker
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+import types
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver, resource_tracker
+from typing import Any, Final, NoReturn
 
 from build_aware.drain.starting import STOP_SIGNALS
-from build_aware.identity.build import ROOT
-from build_aware.job import signals as job_signals
+from build_aware.job import signals
+from build_aware.server.modules import forget_unfinished
 
-if TYPE_CHECKING:
-    from build_aware.settings import Models
-
-PRELOAD: Final = "agent.preload"
-"""Our module for the fork server."""
-
-FRAMEWORK_PRELOAD: Final = ("livekit.agents.ipc._preload", "livekit.agents.ipc._preload_freeze")
-"""What livekit-agents preloads when it starts the fork server itself, the freeze last.
-
-Private to livekit-agents; a test compares it with what a stock worker logs.
-"""
-
-CHECK_INTERVAL_S: Final = 1.0
-"""How often to check that the fork server still runs."""
-
-LOCAL_INFERENCE: Final = "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"
-"""livekit-agents' switch for loading its end-of-turn model, about 250 MB, before any job."""
-
-_LOST: Final = 255
-"""What Python makes of an exit code that it cannot read."""
+METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus-client reads this variable when it is imported, and never again."""
 
 logger = logging.getLogger(__name__)
 
 
-def start(models: Models) -> None:
-    """Start the fork server, where LiveKit uses one (on Linux), once livekit-agents is imported.
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A fork server that has been forked, and waits.
 
-    The environment must be complete: job processes inherit it as it is now.
+    Attributes:
+        pid: of its process.
+        address: where it will be asked for job processes.
+        alive_w: the fork server ends when nobody has this open.
+        go_w: takes what it waits for.
+        metrics: the value of `METRICS` when it was forked.
     """
-    if sys.platform != "linux":
+
+    pid: int
+    address: str
+    alive_w: int
+    go_w: int
+    metrics: str | None
+
+
+_waiting: _Waiting | None = None
+
+
+def fork() -> None:
+    """Fork the fork server, once livekit-agents is imported, if that is safe here.
+
+    Where it is not, LiveKit has Python start one of its own, as always.
+    """
+    global _waiting  # noqa: PLW0603 there is one fork server for a process, as Python has it
+    # A lock that a thread holds would stay locked in the fork for ever. And since Python 3.14 a
+    # fork server needs a key, which is private to Python.
+    if (
+        _waiting is not None
+        or sys.platform != "linux"
+        or sys.version_info >= (3, 14)
+        or threading.active_count() > 1
+        or _pid() is not None
+    ):
         return
-    prepare_environment(models)
-    preload = [PRELOAD, *FRAMEWORK_PRELOAD]
-    multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
-    if threading.active_count() > 1 or sys.version_info >= (3, 14):
-        # A lock that a thread holds would stay locked in the fork for ever. And since Python 3.14 a
-        # fork server needs a key, which is private to Python.
-        forkserver.ensure_running()
-    else:
-        _fork(preload)
-
-
-def _fork(preload: Sequence[str]) -> None:
-    """Do what `ForkServer.ensure_running` does, with a fork instead of a new Python.
-
-    Uses the private `ForkServer._forkserver_address`, `_forkserver_alive_fd` and `_forkserver_pid`;
-    a test fails when they move.
-    """
-    server: Any = getattr(forkserver, "_forkserver")  # noqa: B009
     resource_tracker.ensure_running()
     with socket.socket(socket.AF_UNIX) as listener:
         address: str = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
@@ -82,28 +79,82 @@ def _fork(preload: Sequence[str]) -> None:
             os.chmod(address, 0o600)  # noqa: PTH101 it may be no path
         listener.listen()
         alive_r, alive_w = os.pipe()
+        go_r, go_w = os.pipe()
         # A garbage collection writes to every object, and would end the sharing of their memory.
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
             os.close(alive_w)
-            _serve(listener, alive_r, preload)
+            os.close(go_w)
+            _serve(listener, alive_r, go_r, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(alive_r)
-    server._forkserver_address = address
-    server._forkserver_alive_fd = alive_w
-    server._forkserver_pid = pid
+        os.close(go_r)
+    _waiting = _Waiting(pid, address, alive_w, go_w, os.environ.get(METRICS))
 
 
-def _serve(listener: socket.socket, alive_r: int, preload: Sequence[str]) -> NoReturn:
+def release_when_needed() -> None:
+    """Have the fork server go on when LiveKit is about to start job processes.
+
+    LiveKit says what to preload by the public `set_forkserver_preload` of the context of
+    `multiprocessing`, when all that it exports is in the environment.
+    """
+    if _waiting is None:
+        return
+    context: Any = multiprocessing.get_context("forkserver")
+    say_what_to_preload = context.set_forkserver_preload
+
+    def release(modules: list[str]) -> None:
+        del context.set_forkserver_preload
+        say_what_to_preload(modules)
+        _release(modules)
+
+    context.set_forkserver_preload = release
+
+
+def _release(modules: list[str]) -> None:
+    """Let the fork server that waits be the one that Python knows.
+
+    Uses the private `ForkServer._forkserver_address`, `_forkserver_alive_fd` and `_forkserver_pid`;
+    a test fails when they move.
+    """
+    global _waiting
+    waiting, _waiting = _waiting, None
+    if waiting is None:
+        return
+    if _pid() is not None or os.environ.get(METRICS) != waiting.metrics:
+        # The team's code has started one of its own, or ours has imported too early.
+        os.close(waiting.go_w)
+        os.close(waiting.alive_w)
+        return
+    with os.fdopen(waiting.go_w, "wb") as go:
+        pickle.dump((dict(os.environ), sys.path, modules), go)
+    server = _python_s()
+    server._forkserver_address = waiting.address
+    server._forkserver_alive_fd = waiting.alive_w
+    server._forkserver_pid = waiting.pid
+
+
+def _serve(
+    listener: socket.socket, alive_r: int, go_r: int, mask: set[int | signal.Signals]
+) -> NoReturn:
     """Be the fork server until the main process and all job processes have ended."""
     code = 1
     try:
-        job_signals.ignore_in_children()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        forkserver.main(listener.fileno(), alive_r, list(preload))
+        signals.ignore_all()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # Imports make much and free nothing. A job process switches it on again.
+        gc.disable()
+        with os.fdopen(go_r, "rb") as go:
+            told = go.read()
+        if told:
+            environ, sys.path[:], modules = pickle.loads(told)  # noqa: S301 of our own process
+            os.environ.clear()
+            os.environ.update(environ)
+            _begin_anew()
+            forkserver.main(listener.fileno(), alive_r, modules)
+        code = 0
     except SystemExit:
         code = 0
     except BaseException:
@@ -113,87 +164,21 @@ def _serve(listener: socket.socket, alive_r: int, preload: Sequence[str]) -> NoR
         os._exit(code)
 
 
-def prepare_environment(models: Models) -> None:
-    """Set the variables that a fork server and its job processes start with."""
-    os.environ["AGENT_MODELS"] = models
-    # A fork server does not get `sys.path`, and silently goes on without what it cannot import.
-    # It would find another `agent` in the working directory before this one, unless told not to.
-    os.environ["PYTHONSAFEPATH"] = "1"
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(ROOT) not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
-    if models != "openai":
-        # The realtime model finds the end of a turn by itself, and text needs none.
-        os.environ.setdefault(LOCAL_INFERENCE, "0")
+def _begin_anew() -> None:
+    """Leave to each job process what a fork server of Python's own would leave to it.
 
-
-async def keep_running() -> None:
-    """Start the fork server again when it has died, until cancelled.
-
-    Python does so when the next process is needed, and the user who needs it waits for all the
-    imports. Uses the private `ForkServer._forkserver_pid`; a test fails when it moves.
+    It runs the team's module again, which only happens where none is there yet.
     """
-    if sys.platform != "linux":
-        return
-    forkserver.ensure_running()
-    before = _pid()
-    while True:
-        await asyncio.sleep(CHECK_INTERVAL_S)
-        forkserver.ensure_running()
-        if (now := _pid()) != before:
-            logger.warning(
-                "the fork server of the job processes has died, and is started again; sessions "
-                "go on, and their exit codes will be 255. Look for what killed it, such as a "
-                "shortage of memory",
-                extra={"died": before, "started": now},
-            )
-            before = now
+    forget_unfinished()
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    for handler in logging.getLogger().handlers[:]:
+        logging.getLogger().removeHandler(handler)
 
 
 def _pid() -> int | None:
-    pid: int | None = getattr(forkserver, "_forkserver")._forkserver_pid  # noqa: B009
+    pid: int | None = _python_s()._forkserver_pid
     return pid
 
 
-def mend_exit_codes() -> None:
-    """Keep Python from taking 255 for the exit code of a process that has another, or still runs.
-
-    The fork server sends an exit code once. Python reads it in the thread that waits for the
-    process, and whenever another process starts. Where both do so at once the second one finds
-    nothing, and makes it 255: LiveKit would log an error and report the job as failed. Where the
-    fork server has died, nothing comes from any process, and all sessions would be given up.
-
-    Replaces `popen_forkserver.Popen.poll` of Python; tests show what it does without.
-    """
-    poll = popen_forkserver.Popen.poll
-    if poll.__module__ == __name__:
-        return
-    reading = threading.Lock()
-
-    def mended(self: popen_forkserver.Popen, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is None and flag != os.WNOHANG:
-            connection.wait([self.sentinel])
-        with reading:
-            code = poll(self, os.WNOHANG)
-            if code != _LOST or _has_ended(self.pid, 0):
-                return code
-            self.returncode = None
-        if flag == os.WNOHANG:
-            return None
-        _has_ended(self.pid, None)
-        self.returncode = _LOST
-        return _LOST
-
-    popen_forkserver.Popen.poll = mended  # type: ignore[method-assign,assignment]
-
-
-def _has_ended(pid: int, timeout_s: float | None) -> bool:
-    """Whether a process, which may be another one's child, ends within this time."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(connection.wait([process], timeout_s))
-    finally:
-        os.close(process)
+def _python_s() -> Any:
+    return getattr(forkserver, "_forkserver")  # noqa: B009

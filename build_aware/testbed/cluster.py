@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from build_aware.testbed import ports
+from build_aware.testbed.environ import environment
 from build_aware.testbed.errors import NotInstalledError
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import Processes, environment
+from build_aware.testbed.processes import Processes
 
 HOW_TO_GET_IT: Final = (
     "redis-server is not on PATH; get it with `apt-get install redis-server` or "

@@ -17,8 +17,9 @@ from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import RoomConfiguration
 
 from build_aware.testbed import ports
+from build_aware.testbed.environ import environment
 from build_aware.testbed.errors import NotInstalledError, StartError
-from build_aware.testbed.processes import Process, Processes, environment
+from build_aware.testbed.processes import Process, Processes
 from build_aware.testbed.waiting import DEADLINE_S, until
 
 BINARY_VARIABLE: Final = "LIVEKIT_SERVER_BIN"

@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,45 +19,13 @@ from uuid import uuid4
 import psutil
 
 from build_aware.testbed import turns
+from build_aware.testbed.family import MARK, kill, marked
 from build_aware.testbed.waiting import DEADLINE_S, until
-
-MARK: Final = "TESTBED_MARK"
-"""The variable by which a process is known as ours, whoever its parent is by now.
-
-Marks nest: what a marked process starts through a test bed of its own has a mark that begins with
-its parent's.
-"""
-
-CLEARED: Final = ("LIVEKIT_", "AGENT_", "OPENAI_", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-"""Variables that would make a difference, by their beginning: to what is started, or its speed."""
-
-PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
-"""Proxies are for other machines, and a test bed talks to this one only."""
 
 END_S: Final = 5.0
 """How long killed processes may take to be gone."""
 
 _POLL_S: Final = 0.02
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without proxies and settings of agents, and with `extra`.
-
-    A `.env.local` is not read, so that nobody's own settings change what happens.
-    """
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(CLEARED) and name.lower() not in PROXIES
-    }
-    return inherited | {"PYTHON_DOTENV_DISABLED": "1"} | extra
-
-
-def talk_to_this_machine_only() -> None:
-    """Take away this process's proxies: rtc clients and API clients would use them."""
-    for name in list(os.environ):
-        if name.lower() in PROXIES:
-            del os.environ[name]
 
 
 class Process:
@@ -317,44 +285,6 @@ async def _end(mark: str) -> None:
     await until(ended, f"the processes of {mark} to be gone", DEADLINE_S)
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """The running processes whose mark begins with `mark`."""
-    return [process for process in psutil.process_iter() if _runs_marked(process, mark)]
-
-
-def kill(process: psutil.Process) -> None:
-    """Kill a process, which may be gone by now."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
-
-
-def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; a zombie does not, it only waits for its parent to notice."""
-    return list(filter(_runs, processes))
-
-
 def logged_at(record: Mapping[str, Any]) -> float:
     """When a log record of a worker was made, in Unix time."""
     return datetime.fromisoformat(record["timestamp"]).timestamp()
-
-
-def command_line(process: psutil.Process) -> Sequence[str]:
-    """The command line of a process; empty if it is gone."""
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return ()
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _runs_marked(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get(MARK, "").startswith(mark) and _runs(process)
-    except psutil.Error:
-        return False  # It is gone, or another user's.

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from build_aware.testbed.processes import Process, Processes, environment
+from build_aware.testbed.environ import environment
+from build_aware.testbed.processes import Process, Processes
 from build_aware.testbed.turns import turn
 
 PINNED: Final = {

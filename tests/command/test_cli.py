@@ -12,14 +12,14 @@ from typing import Final, TypeAlias
 
 import pytest
 import typer
+from agent.cli import startup
+from agent.cli.app import LIVEKIT_COMMANDS
 from livekit.agents import AgentServer
 from livekit.agents.cli import _legacy
 
-from agent.cli import startup
-from agent.cli.app import LIVEKIT_COMMANDS
-from build_aware.identity.build import ROOT, content_id
-from build_aware.testbed.processes import environment
-from tests.support.copies import copy_of_the_agent
+from build_aware.testbed.environ import environment
+from tests.support.copies import content_id, copy_of_the_agent
+from tests.support.paths import ROOT
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 

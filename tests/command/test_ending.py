@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from build_aware.identity.build import ROOT
 from build_aware.testbed import ports
-from build_aware.testbed.processes import environment
+from build_aware.testbed.environ import environment
+from tests.support.paths import ROOT
 
 IN_THE_MIDDLE_OF_A_LOG = """
 import asyncio, logging, sys, threading, time

@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
-from build_aware.identity.build import ROOT
 from build_aware.server.forkserver import mend_exit_codes
+from tests.support.paths import ROOT
 
 MEETING_S: Final = 0.5
 

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import pytest
 
-from build_aware.identity.build import ROOT
+from build_aware.testbed.environ import environment
 from build_aware.testbed.livekit_server import BINARY_VARIABLE
-from build_aware.testbed.processes import environment
 from tests.support.copies import copy_of_the_agent
+from tests.support.paths import ROOT
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from build_aware.testbed import Processes, turns, until
-from build_aware.testbed.processes import MARK, environment, marked
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import MARK, marked
 from build_aware.testbed.proxy import Proxy
 
 ORPHANS = """

@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from build_aware.testbed import Testbed, ports
+from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import API_KEY, API_SECRET, LiveKitServer
-from build_aware.testbed.processes import alive
 from build_aware.testbed.status import Status
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker

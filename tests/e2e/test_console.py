@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from build_aware.identity.build import ROOT, content_id, identify
+from build_aware.identity.build import identify
 from build_aware.testbed import Testbed
-from build_aware.testbed.processes import environment
+from build_aware.testbed.environ import environment
 from build_aware.testbed.waiting import DEADLINE_S, until
+from tests.support.copies import content_id
+from tests.support.paths import ROOT
 
 TEXT = (sys.executable, "-W", "error::DeprecationWarning", "agent.py", "console", "--text")
 GREETING = "agent: Hello! I answer by rule. Ask me which build I am.\n"
@@ -162,7 +164,7 @@ async def test_the_text_console_answers_a_pipe_and_ends_with_it() -> None:
     assert content_id() in header
     assert talk == (
         f"{GREETING}{PROMPT}which build are you?\n"
-        f"agent: I am build {content_id()}, version {identify().version}.\n"
+        f"agent: I am build {content_id()}, version {identify(ROOT).version}.\n"
         f"{PROMPT}\n{PROMPT}hello\nagent: You said: hello\n"
     )
 

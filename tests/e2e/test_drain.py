@@ -14,8 +14,9 @@ from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
 from build_aware.drain.signals import SAME_KEY_S
+from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import Process, alive
+from build_aware.testbed.processes import Process
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import alive
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 

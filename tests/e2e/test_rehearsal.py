@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from build_aware.identity.build import ROOT
 from build_aware.rehearsal.scenario import Options, plan
 from build_aware.testbed import Process, Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import marked
 from build_aware.testbed.livekit_server import BINARY_VARIABLE, find_binary
-from build_aware.testbed.processes import environment, marked
 from build_aware.testbed.waiting import until
 from build_aware.testbed.worker import READY_S
 from tests.conftest import installed
+from tests.support.paths import ROOT
 
 DEADLINE_S = 480.0
 

@@ -15,14 +15,16 @@ from aiohttp import web
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from build_aware.identity.build import ROOT
 from build_aware.job.ending import END_S
 from build_aware.testbed import Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import Process, alive, environment
+from build_aware.testbed.processes import Process
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker, installed
 from tests.support import faults
+from tests.support.paths import ROOT
 
 LINGERING = {"room": {"departure_timeout": 3600, "empty_timeout": 3600}}
 """A server whose empty rooms last an hour: nothing but the agent itself ends its job."""

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from bench.soak.plan import EACH_S, KINDS
-from build_aware.identity.build import ROOT
 from build_aware.testbed import Process, Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import marked
 from build_aware.testbed.livekit_server import BINARY_VARIABLE, find_binary
-from build_aware.testbed.processes import environment, marked
 from build_aware.testbed.waiting import until
 from build_aware.testbed.worker import READY_S
 from tests.conftest import installed
+from tests.support.paths import ROOT
 
 WHOLE_S = EACH_S + 8 * 60
 """A whole soak: a fault takes longer on a busy machine, and all after it comes later."""

@@ -21,7 +21,8 @@ from prometheus_client import REGISTRY
 from build_aware.dispatch.acceptance import Acceptance, Decision, Reason, decide
 from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.target import EXPECTED, Asked, Malformed, Target, Untargeted
-from build_aware.identity.build import ROOT, Build
+from build_aware.identity.build import Build
+from tests.support.paths import ROOT
 
 Policy = Literal["accept", "reject"]
 

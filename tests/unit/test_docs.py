@@ -16,12 +16,12 @@ from build_aware.adoption import watchlist
 from build_aware.dispatch import rooms
 from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
 from build_aware.drain.exit_codes import ExitCode
-from build_aware.identity.build import ROOT
 from build_aware.job import ending
 from build_aware.rehearsal import cli, scenario, verdict
 from build_aware.server import connection
 from build_aware.server.status import DEFAULT_PORT
 from build_aware.settings import Settings
+from tests.support.paths import ROOT
 
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")

@@ -6,7 +6,6 @@ from typing import Final, Literal, get_args
 
 import pytest
 
-from build_aware.identity.build import ROOT
 from build_aware.settings import (
     CONNECTING,
     VARIABLES,
@@ -16,6 +15,7 @@ from build_aware.settings import (
     SettingsError,
     load,
 )
+from tests.support.paths import ROOT
 
 SERVER: Final = {
     "LIVEKIT_URL": "wss://my-project.livekit.cloud",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from build_aware.identity.build import content_id
 from build_aware.testbed.fake_livekit import FakeLiveKit
 from tests.conftest import StartWorker
+from tests.support.copies import content_id
 from tests.support.metadata import asking_for, strange_metadata
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from build_aware.identity.build import ROOT, content_id
 from build_aware.testbed.fake_livekit import FakeLiveKit
 from build_aware.testbed.processes import logged_at
 from build_aware.testbed.status import Status
@@ -14,7 +13,8 @@ from build_aware.testbed.waiting import until
 from build_aware.testbed.worker import READY_S
 from tests.conftest import StartWorker
 from tests.support import faults
-from tests.support.copies import WAYS_IN_ONE_SLOW
+from tests.support.copies import WAYS_IN_ONE_SLOW, content_id
+from tests.support.paths import ROOT
 
 
 async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(

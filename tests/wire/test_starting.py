@@ -10,17 +10,17 @@ from typing import Final
 import psutil
 import pytest
 
-from build_aware.identity.build import content_id
 from build_aware.server.forkserver import FRAMEWORK_PRELOAD, PRELOAD
 from build_aware.testbed import Testbed
 from build_aware.testbed.fake_livekit import FakeLiveKit
-from build_aware.testbed.processes import Process, command_line
+from build_aware.testbed.family import command_line
+from build_aware.testbed.processes import Process
 from build_aware.testbed.turns import turn
 from build_aware.testbed.waiting import until
 from build_aware.testbed.worker import READY_S
 from tests.conftest import StartWorker
 from tests.support import faults
-from tests.support.copies import WAYS_IN
+from tests.support.copies import WAYS_IN, content_id
 
 
 @pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)

@@ -1,40 +1,47 @@
-"""What the contestants have in common: LiveKit's starter agent, with the offline models.
+"""What the contestants have in common: LiveKit's starter agent, with a model that needs no key.
 
-Written as the starter templates are. Models, load and the answer about the build are those of
-`ours`, so that only what the contestants are named for makes a difference.
+Written as the starter templates are. Load and the answer about the build are those of `ours`, so
+that only what the contestants are named for makes a difference.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from typing import Any
+from uuid import uuid4
 
-from livekit.agents import Agent, AgentServer, AgentSession, JobContext, RunContext, function_tool
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext
+from livekit.agents.llm import LLM, ChatChunk, ChoiceDelta, LLMStream
 from livekit.agents.voice.room_io import RoomOptions
-
-from agent import models
 
 BUILD = os.environ.get("AGENT_BUILD_ID", "")
 
 
-class Assistant(Agent):
-    """Answers by rule, and tells its build when asked."""
+class OneAnswer(LLM[Any]):
+    """A model that says which build it is, whatever it is asked."""
 
-    def __init__(self) -> None:
-        super().__init__(instructions="You are a helpful assistant.")
+    def chat(self, **options: Any) -> LLMStream:
+        """Answer."""
+        known = ("chat_ctx", "tools", "conn_options")
+        said = {name: options[name] for name in known if options.get(name) is not None}
+        return _Answer(self, **({"tools": []} | said))
 
-    @function_tool
-    async def which_build(self, context: RunContext[None]) -> str:
-        """Tell which build of this agent is speaking."""
-        return f"I am build {BUILD}."
+
+class _Answer(LLMStream):
+    async def _run(self) -> None:
+        delta = ChoiceDelta(role="assistant", content=f"I am build {BUILD}.")
+        self._event_ch.send_nowait(ChatChunk(id=uuid4().hex, delta=delta))
 
 
 async def entrypoint(ctx: JobContext) -> None:
     """Serve one job."""
-    made = models.create("offline", None)
-    session: AgentSession[None] = AgentSession(**made.options)
-    options = RoomOptions(audio_input=made.audio, audio_output=made.audio)
-    await session.start(Assistant(), room=ctx.room, room_options=options)
+    session: AgentSession[None] = AgentSession(
+        llm=OneAnswer(), vad=None, turn_handling={"turn_detection": "manual"}
+    )
+    options = RoomOptions(audio_input=False, audio_output=False)
+    agent = Agent(instructions="You are a helpful assistant.")
+    await session.start(agent, room=ctx.room, room_options=options)
     await ctx.connect()
     session.generate_reply(instructions="Greet the user and offer your help.")
 

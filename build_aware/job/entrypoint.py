@@ -1,0 +1,150 @@
+"""What runs in a job around the team's own functions. The one place that wires a job together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from livekit.agents import JobContext
+
+from build_aware.dispatch import attributes
+from build_aware.job.claim import Claim
+from build_aware.job.ending import Ending
+from build_aware.job.facts import JobFacts
+from build_aware.job.users import Users
+from build_aware.job.withdrawal import withdraw
+
+logger = logging.getLogger(__name__)
+
+GRACE_S: Final = 0.5
+"""What an entrypoint that still runs gets when its job ends. LiveKit waits 15 s for it."""
+
+CONNECT_S: Final = 10.0
+"""How long after its entrypoint has returned a job may take to connect to its room. LiveKit warns
+after as long, and keeps the job for ever."""
+
+_ENDING: Final = "build_aware.ending"
+
+Function = Callable[[JobContext], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrypoint:
+    """LiveKit's entrypoint: the team's own, and a job that ends when it should."""
+
+    function: Function
+
+    async def __call__(self, ctx: JobContext) -> None:
+        """Serve one job."""
+        if ctx.is_fake_job():
+            await self.function(ctx)
+            return
+        await _Job(ctx, self.function).run()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """LiveKit's `on_session_end`: withdraws what asked for a session that ended on purpose."""
+
+    function: Callable[[JobContext], Any] | None
+
+    async def __call__(self, ctx: JobContext) -> None:
+        """Do what has to be done before the agent leaves the room."""
+        # There is none where the job is ended before its entrypoint has begun.
+        ending: Ending | None = ctx.proc.userdata.get(_ENDING)
+        if ending is not None and ending.on_purpose and JobFacts.of(ctx).shared.adopts:
+            await withdraw(ctx)
+        if self.function is not None:
+            await self.function(ctx)
+
+
+class _Job:
+    """One job, from its start to the end of its entrypoint."""
+
+    def __init__(self, ctx: JobContext, function: Function) -> None:
+        self._ctx = ctx
+        self._function = function
+        self._facts = JobFacts.of(ctx)
+        self._users = Users(ctx, self._facts, self._end)
+        self._ending = Ending(ctx, self._facts, lambda: self._users.present)
+        ctx.proc.userdata[_ENDING] = self._ending
+        self._claim: Claim | None = None
+        if self._facts.shared.adopts and ctx.job.dispatch_id:
+            self._claim = Claim(ctx, self._ending.end, hidden=self._facts.hidden)
+        self._log_the_end()
+
+    def _end(self, reason: str) -> None:
+        self._ending.end(reason)
+
+    async def run(self) -> None:
+        # Not awaited: they end with the event loop of the job.
+        self._beside = [
+            asyncio.create_task(self._ending.leave_when_the_worker_dies()),
+            asyncio.create_task(self._users.watch()),
+            asyncio.create_task(self._follow_the_worker()),
+            asyncio.create_task(self._name_the_build()),
+        ]
+        if self._claim is not None and await self._claim.is_taken():
+            self._ending.end("another agent was here first")
+            return
+        entrypoint = asyncio.create_task(self._run_function(), name="entrypoint")
+        ends = asyncio.create_task(self._ending.begun.wait())
+        try:
+            await asyncio.wait({entrypoint, ends}, return_when=asyncio.FIRST_COMPLETED)
+            if not entrypoint.done():
+                await asyncio.wait({entrypoint}, timeout=GRACE_S)
+        finally:
+            ends.cancel()
+            entrypoint.cancel()
+        await asyncio.wait({entrypoint}, timeout=GRACE_S)
+        if entrypoint.done() and not entrypoint.cancelled():
+            entrypoint.result()
+            self._connecting = asyncio.create_task(self._end_unless_connected())
+
+    async def _run_function(self) -> None:
+        try:
+            await self._function(self._ctx)
+        except Exception:
+            self._ending.comes_by_itself("the entrypoint raised")
+            raise
+
+    async def _end_unless_connected(self) -> None:
+        await asyncio.sleep(CONNECT_S)
+        if not self._ctx.room.isconnected() and not self._ending.begun.is_set():
+            logger.error(
+                "the entrypoint returned and never connected to its room, the job is ended; "
+                "call ctx.connect() or start an AgentSession",
+                extra={"room": self._ctx.job.room.name},
+            )
+            self._ending.end("never connected")
+
+    async def _follow_the_worker(self) -> None:
+        """Begin to end when the worker closes; LiveKit tells its job process, but not us."""
+        while not self._facts.shared.closes:  # noqa: ASYNC110 another process says so
+            await asyncio.sleep(GRACE_S)
+        self._ending.comes_by_itself("the worker closes")
+
+    async def _name_the_build(self) -> None:
+        """Correct the attributes where the job was taken over from an earlier build.
+
+        `lk agent dev` does so when it reloads: the agent joins again with the token of before.
+        """
+        room = self._ctx.room
+        while not room.isconnected():  # noqa: ASYNC110 no event tells of the first connection
+            await asyncio.sleep(GRACE_S)
+        build = self._facts.build
+        if room.local_participant.attributes.get(attributes.BUILD_ID, build.id) != build.id:
+            await room.local_participant.set_attributes(build.attributes())
+
+    def _log_the_end(self) -> None:
+        started_s = time.monotonic()
+
+        async def session_ended(reason: str) -> None:
+            duration_s = round(time.monotonic() - started_s, 3)
+            logger.info("session ended", extra={"reason": reason, "duration_s": duration_s})
+
+        self._ending.callbacks.add(session_ended)
