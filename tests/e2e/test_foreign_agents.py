@@ -20,8 +20,9 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 
 from build_aware.dispatch.attributes import AGENT_NAME, DISPATCH, JOB
 from build_aware.testbed import Testbed
+from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import Process, alive
+from build_aware.testbed.processes import Process
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker, installed
 from tests.support import foreign

@@ -22,15 +22,16 @@ from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import CreateRoomRequest
 
 from build_aware.dispatch.attributes import PUBLISHES_FOR
+from build_aware.testbed.environ import environment
 from build_aware.testbed.livekit_server import LiveKitServer
-from build_aware.testbed.processes import Process, environment
+from build_aware.testbed.processes import Process
 from build_aware.testbed.user import PATIENCE_S, User
 from build_aware.testbed.waiting import DEADLINE_S, until
+from tests.support.paths import ROOT
 
 Side: TypeAlias = Literal["ours", "stock"]
 Talk: TypeAlias = Literal["text", "data", "none"]
 
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
 AGENTS: Final = ROOT / "tests" / "agents"
 IMPORT: Final = re.compile(r"^from livekit\.agents import ((?:AgentServer, )?cli)$", re.MULTILINE)
 """The line that a team changes."""
