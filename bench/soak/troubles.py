@@ -78,18 +78,16 @@ def troubles_of(user: UserSeen, seen: Seen) -> Iterator[Trouble]:
     yield from _misrouted(user, seen)
     for stay in user.stays:
         for question in stay.questions:
-            yield from _lost(user, stay, question, seen.outages)
+            yield from _lost(user, stay, question, seen)
         yield from _cut(user, stay, seen.faults)
         yield from _doubled(user, stay)
 
 
-def _lost(
-    user: UserSeen, stay: Stay, question: Question, outages: tuple[Span, ...]
-) -> Iterator[Trouble]:
+def _lost(user: UserSeen, stay: Stay, question: Question, seen: Seen) -> Iterator[Trouble]:
     end_s = stay.to_s if question.answered_s is None else question.answered_s
     # From one disturbance to the next: in these times the user could have been answered.
     up_since_s = question.since_s
-    disturbed = sorted([*outages, *stay.away], key=lambda span: span.from_s)
+    disturbed = sorted([*seen.outages, *stay.away], key=lambda span: span.from_s)
     for span in [*disturbed, Span(end_s, end_s)]:
         until_s = min(span.from_s, end_s)
         lost_s = max(question.since_s + LOST_S, up_since_s + UP_S)
@@ -97,7 +95,10 @@ def _lost(
             there = [v for v in stay.visits if v.from_s <= lost_s and (v.to_s or lost_s) >= lost_s]
             why = "an agent is there but does not answer" if there else "no agent is there"
             why += f", for {end_s - question.since_s:.0f} s"
-            yield Trouble(user.number, "lost", lost_s, moment_s(question), why)
+            # Nobody can know of a room that it wanted an agent before its server forgot it.
+            forgotten = not there and not _is_known(user, lost_s, seen)
+            kind: Wrong = "forgotten" if forgotten else "lost"
+            yield Trouble(user.number, kind, lost_s, moment_s(question), why)
             return
         up_since_s = max(up_since_s, span.to_s)
 

@@ -77,10 +77,11 @@ class Watchlist:
             numbers = (record.room.num_participants, record.room.num_publishers)
             if watch.numbers == numbers:
                 continue
+            is_news = watch.numbers is not None or record.is_looked_at
             watch.numbers = numbers
             if watch.shows_agents:
                 watch.check_at_s = math.inf
-            watch.expect(self._first_look_s(watch, now_s), now_s)
+            watch.expect(self._first_look_s(watch, now_s), now_s, is_news=is_news)
         return new
 
     def suspect(self, name: str, at_s: float) -> None:

@@ -42,7 +42,6 @@ class DispatchRecord:
 
     Attributes:
         dispatch: the dispatch, as it was last seen.
-        role: what it is for.
         served_s: when this worker last saw an agent for it.
         attempts: how often this worker has adopted it since it last had an agent for long.
         adopted_s: when it did so last.
@@ -51,17 +50,20 @@ class DispatchRecord:
     """
 
     dispatch: AgentDispatch
-    role: Role
     served_s: float = -math.inf
     attempts: int = 0
     adopted_s: float = -math.inf
     not_before_s: float = -math.inf
     refused_until_s: float = -math.inf
 
-    @classmethod
-    def of(cls, dispatch: AgentDispatch) -> DispatchRecord:
-        """The record of a dispatch that was not seen before."""
-        return cls(dispatch, agents.role_of(dispatch))
+    _role: Role | None = None
+
+    @property
+    def role(self) -> Role:
+        """What it is for. Found out when first asked: an offer has to be answered at once."""
+        if self._role is None:
+            self._role = agents.role_of(self.dispatch)
+        return self._role
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class RoomRecord:
         """The record of a dispatch, a new one if it was not seen before."""
         record = self.get(dispatch.id)
         if record is None:
-            record = self.dispatches[dispatch.id] = DispatchRecord.of(dispatch)
+            record = self.dispatches[dispatch.id] = DispatchRecord(dispatch)
         return record
 
     def take_in(self, dispatches: Iterable[AgentDispatch], *, gone: Collection[str] = ()) -> None:
@@ -170,7 +172,7 @@ class RoomRecord:
         for dispatch in dispatches:
             record = self.dispatches.get(dispatch.id)
             if record is None or record.dispatch.metadata != dispatch.metadata:
-                self.dispatches[dispatch.id] = DispatchRecord.of(dispatch)
+                self.dispatches[dispatch.id] = DispatchRecord(dispatch)
             else:
                 record.dispatch = dispatch
 

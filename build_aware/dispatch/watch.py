@@ -51,9 +51,15 @@ class Watch:
         self.woken_s = min(self.woken_s, at_s)
         self.look_at_s = min(self.look_at_s, at_s)
 
-    def expect(self, at_s: float, now_s: float) -> None:
-        """Look at `at_s` because of new numbers."""
-        if at_s <= now_s:
+    def expect(self, at_s: float, now_s: float, *, is_news: bool) -> None:
+        """Look at `at_s` because of its numbers.
+
+        Args:
+            at_s: when to look.
+            now_s: the time.
+            is_news: whether a look that is under way may have missed them.
+        """
+        if is_news and at_s <= now_s:
             self.wake(at_s)
         self.look_at_s = min(self.look_at_s, at_s)
 

@@ -69,8 +69,21 @@ class Claim:
         return await self._is_served(map(AgentSeen.of_info, await self._listed()))
 
     async def _connect_and_claim(self, *arguments: Any, **options: Any) -> None:
-        """Connect as `rtc.Room.connect` does; where another agent was first, never return."""
-        await self._connect(*arguments, **options)
+        """Connect as `rtc.Room.connect` does; where this agent is not to serve, never return.
+
+        That is where another agent was first, and where the room cannot be joined: then it is
+        adopted again when the server is back, and the team's code could do no better.
+        """
+        try:
+            await self._connect(*arguments, **options)
+        except rtc.ConnectError as error:
+            logger.error(
+                "the job could not join its room, which is left to be adopted; "
+                "look at the LiveKit server and the network",
+                extra={"room": self._ctx.job.room.name, "error": str(error)},
+            )
+            self._lost("could not join the room")
+            await asyncio.Event().wait()
         if await self._is_later():
             self._lost("another agent was here first")
             await asyncio.Event().wait()

@@ -46,12 +46,13 @@ async def _delete_dispatches(ctx: JobContext) -> None:
     service = ctx.api.agent_dispatch
     room = ctx.job.room.name
     own = of_job(ctx.job)
+    role = role_of(own)
     own_is_there = False
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             for dispatch in await service.list_dispatch(room):
                 own_is_there = own_is_there or dispatch.id == own.id
-                if role_of(dispatch) == role_of(own):
+                if role_of(dispatch) == role:
                     await service.delete_dispatch(dispatch.id, room)
             if not own_is_there:
                 await service.create_dispatch(note(room, own))

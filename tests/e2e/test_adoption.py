@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
-from build_aware.adoption.sweeps import BUSY_WAIT_S
+from build_aware.adoption.adopt import BUSY_WAIT_S
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
 from build_aware.testbed.processes import Process, logged_at

@@ -191,7 +191,7 @@ async def test_a_swallowed_signal_is_found_named_and_drains_all_the_same(
     await user.agent()
     (found,) = await running.logged("taken over a stop signal", signal=number.name)
     assert found["handler"] == "greedy"
-    module = folder / "agent" / "worker.py"
+    module = folder / faults.SERVER
     line = 1 + module.read_text().splitlines().index(faults.HANDLER[fault])
     assert found["at"] == f"{module}:{line}"
     await running.logged("taken over a stop signal", count=2)

@@ -15,7 +15,7 @@ from aiohttp import web
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from build_aware.job.ending import END_S
+from build_aware.job.ending import CLOSE_S
 from build_aware.testbed import Testbed
 from build_aware.testbed.environ import environment
 from build_aware.testbed.family import alive
@@ -218,7 +218,7 @@ async def test_a_job_that_hangs_in_its_end_is_ended(
     if fault == faults.THREAD_NEVER_ENDS:
         assert running.find("non-daemon thread `forgotten` may prevent the process from exiting")
         # Not left to the time that a job has which does not even get to its callbacks.
-        assert running.lasted_since(running.find("session ended")[0]) < END_S
+        assert running.lasted_since(running.find("session ended")[0]) < CLOSE_S
     if fault != faults.LOOP_HANGS:
         assert len(running.find("session ended")) == 1
     assert not [process for process in family if process.is_running() and process.ppid() > 1]
@@ -231,7 +231,7 @@ async def test_a_panic_of_the_native_library_ends_its_job_only(
     running = await worker(lingering, folder=folder)
     user = await join(lingering, "call")
     await user.agent()
-    await running.logged("has ended itself")
+    await running.logged("ends itself")
     await user.no_agent(deadline_s=120)
     assert running.running
     running.send()
@@ -239,9 +239,9 @@ async def test_a_panic_of_the_native_library_ends_its_job_only(
 
 
 def test_the_faults_still_fit_the_code() -> None:
-    """The faults replace functions of `session.py` by name."""
-    source = (ROOT / "agent" / "session.py").read_text("utf-8")
-    for name in ("_serve", "_log_the_end", "_follow_users"):
+    """The faults replace functions of the agent by name."""
+    source = (ROOT / faults.SESSION).read_text("utf-8")
+    for name in ("end_with_the_session", "turn_to_others"):
         assert f"def {name}(" in source
 
 

@@ -19,6 +19,7 @@ from livekit.protocol.models import Room
 from prometheus_client import REGISTRY
 
 from build_aware.dispatch.acceptance import Acceptance, Decision, Reason, decide
+from build_aware.dispatch.attributes import of_job
 from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.target import EXPECTED, Asked, Malformed, Target, Untargeted
 from build_aware.identity.build import Build
@@ -130,10 +131,14 @@ def acceptance(
         (Offer(room_metadata=BROKEN), "accept"),
     ],
 )
-async def test_a_job_is_accepted_once_and_told_the_build(offer: Offer, untargeted: Policy) -> None:
+async def test_a_job_is_accepted_once_and_its_agent_tells_build_and_job(
+    offer: Offer, untargeted: Policy
+) -> None:
     await acceptance(untargeted=untargeted)(offer.request)
     (arguments,) = offer.accepted
-    assert arguments.attributes == {"build.id": "7f3c9a1e52d0", "build.version": "1.4.2"}
+    attributes = of_job(BUILD, offer.request.job)
+    assert attributes.items() > {("build.id", "7f3c9a1e52d0"), ("build.version", "1.4.2")}
+    assert arguments.attributes == attributes
     assert offer.terminated == []
 
 

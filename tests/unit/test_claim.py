@@ -11,7 +11,7 @@ from livekit.agents import AgentSession, JobContext
 from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
 from livekit.protocol.agent import Job
 
-from build_aware.adoption.judgement import AGENT_NAME, PUBLISHES_FOR
+from build_aware.dispatch.attributes import AGENT_NAME, PUBLISHES_FOR
 from build_aware.job import claim
 from build_aware.job.claim import Claim, TextInput
 

@@ -10,9 +10,9 @@ import typer
 from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
+from build_aware.adoption import adopt, adoption, alarm, sweep, watchlist
 from build_aware.adoption import judgement as waiting
-from build_aware.adoption import sweeps as adoption
-from build_aware.adoption import watchlist
+from build_aware.adoption.backoff import MAX_PAUSE_S
 from build_aware.dispatch import rooms
 from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
 from build_aware.drain.exit_codes import ExitCode
@@ -52,18 +52,18 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
 
 
 def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
-    assert (waiting.OFFER_S, adoption.SWEEP_S, adoption.MAX_SHARE) == (3, 2, 0.02)
+    assert (waiting.OFFER_S, sweep.SWEEP_S, sweep.MAX_SHARE) == (3, 2, 0.02)
     assert "older than three seconds" in ADOPTION
     assert "once every two seconds (give or take a quarter)" in ADOPTION
     assert "more than 2 % of the time" in ADOPTION
-    assert (adoption.WARNING_S, adoption.MAX_PAUSE_S, watchlist.RECHECK_S) == (60, 60, 60)
+    assert (alarm.WARNING_S, MAX_PAUSE_S, watchlist.RECHECK_S) == (60, 60, 60)
     assert "all of them\nonce a minute" in ADOPTION
-    assert f"waits for {adoption.BUSY_WAIT_S:g} seconds" in ADOPTION
+    assert f"waits for {adopt.BUSY_WAIT_S:g} seconds" in ADOPTION
     assert f"Until {rooms.HOLD_S:g} seconds after" in ADOPTION
     assert f"come back within {rooms.RETURN_S:g} seconds" in ADOPTION
     assert "grow up to\na minute" in ADOPTION
     assert "looked at once a minute" in ADOPTION
-    for metric in (adoption.WAITING, adoption.ADOPTED, adoption.BUSY, adoption.FAILING):
+    for metric in (alarm.WAITING, adopt.ADOPTED, alarm.BUSY, alarm.FAILING):
         assert all(family.name in ADOPTION for family in metric.describe())
 
 

@@ -129,7 +129,8 @@ def silent(since_s: float = 100, answered_s: float | None = None, to_s: float = 
 def test_lost_is_twenty_seconds_without_an_answer_the_last_fifteen_undisturbed(
     stay: Stay, outages: tuple[Span, ...], lost_s: float | None
 ) -> None:
-    troubles = verdict(a_user(stay), outages=outages).troubles
+    # Its room has been there long enough for workers to know of it.
+    troubles = verdict(a_user(stay, made_s=90.0), outages=outages).troubles
     assert [(t.kind, t.at_s) for t in troubles] == ([("lost", lost_s)] if lost_s else [])
 
 
@@ -283,6 +284,22 @@ def test_forgotten_is_misrouted_where_nobody_could_know(
     user = a_user(stay, target="build-2", asked_s=99.8, made_s=99.9)
     found = verdict(user, workers=workers, outages=outages)
     assert [t.kind for t in found.troubles if t.kind != "lost"] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("outages", "kind"),
+    [
+        ((), "lost"),
+        ((Span(110, 112),), "lost"),
+        ((Span(101, 103),), "forgotten"),
+    ],
+)
+def test_who_waits_in_a_room_that_was_forgotten_at_once_is_forgotten_too(
+    outages: tuple[Span, ...], kind: str
+) -> None:
+    stay = a_stay(from_s=115.0, to_s=150.0, questions=(Question(115.0, None),))
+    user = a_user(stay, target="build-2", asked_s=99.8, made_s=99.9)
+    assert [t.kind for t in verdict(user, outages=outages).troubles] == [kind]
 
 
 def test_what_nobody_could_know_is_forgiven() -> None:

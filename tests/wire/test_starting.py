@@ -10,7 +10,6 @@ from typing import Final
 import psutil
 import pytest
 
-from build_aware.server.forkserver import FRAMEWORK_PRELOAD, PRELOAD
 from build_aware.testbed import Testbed
 from build_aware.testbed.fake_livekit import FakeLiveKit
 from build_aware.testbed.family import command_line
@@ -97,14 +96,6 @@ async def test_dev_accepts_untargeted_jobs_of_a_server_on_this_machine(
 ) -> None:
     await worker(fake, command=("agent.py", "dev"), registered=False)
     assert (await fake.offer()).available
-
-
-async def test_the_fork_server_preloads_what_the_framework_would(
-    fake: FakeLiveKit, worker: StartWorker
-) -> None:
-    running = await worker(fake)
-    (would,) = running.find("preloading plugins")
-    assert would["packages"] == [PRELOAD, *FRAMEWORK_PRELOAD]
 
 
 @pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)

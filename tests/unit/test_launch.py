@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import dataclasses
 import importlib
 import inspect
@@ -10,17 +11,29 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
+import jwt
 import pytest
-from livekit.agents import AgentServer
+from livekit.agents import AgentServer, JobRequest
 from livekit.agents.job import JobAcceptArguments, RunningJobInfo
+from livekit.agents.worker import WorkerPermissions
 from livekit.api import TokenVerifier
 from livekit.api.access_token import Claims
 from livekit.protocol.agent import Job, JobState, JobType
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
-from livekit.protocol.models import Room
+from livekit.protocol.models import Room, TrackSource
 
-from build_aware.adoption.judgement import AGENT_NAME
-from build_aware.adoption.launch import JOB_PREFIX, Busy, busy, job_for, launch
+from build_aware.adoption import launch as launching
+from build_aware.adoption.launch import (
+    JOB_PREFIX,
+    Ask,
+    Busy,
+    Outcome,
+    busy,
+    grants,
+    job_for,
+    launch,
+)
+from build_aware.dispatch.attributes import AGENT_NAME
 
 URL: Final = "ws://livekit.test:7880"
 API_KEY: Final = "the-api-key"
@@ -104,15 +117,61 @@ class Server:
     """What stands in for LiveKit's `AgentServer`."""
 
     _proc_pool: Pool = field(default_factory=Pool)
+    _permissions: WorkerPermissions = field(default_factory=WorkerPermissions)
     id: str = "AW_1"
 
 
-async def launched(job: Job, attributes: dict[str, str] | None = None) -> RunningJobInfo:
+def accepting(
+    name: str = "",
+    identity: str = "",
+    metadata: str = "",
+    attributes: dict[str, str] | None = None,
+) -> Ask:
+    async def ask(request: JobRequest) -> None:
+        await request.accept(name=name, identity=identity, metadata=metadata, attributes=attributes)
+
+    return ask
+
+
+ACCEPTING: Final = accepting(attributes=ATTRIBUTES)
+
+
+@dataclass
+class Launched:
+    """What has become of a job."""
+
+    outcome: Outcome
+    info: RunningJobInfo | None
+    looked_for: list[str]
+    """The identities of which was asked whether they are free."""
+
+
+async def launching_of(
+    job: Job,
+    ask: Ask = ACCEPTING,
+    *,
+    free: bool = True,
+    permissions: WorkerPermissions | None = None,
+) -> Launched:
+    looked_for: list[str] = []
+
+    async def is_free(identity: str) -> bool:
+        looked_for.append(identity)
+        return free
+
     pool = Pool()
-    given = dict(ATTRIBUTES) if attributes is None else attributes
-    await launch(cast(AgentServer, Server(pool)), job, CREDENTIALS, given)
-    (info,) = pool.launched
-    return info
+    server = cast(AgentServer, Server(pool, permissions or WorkerPermissions()))
+    outcome = await launch(server, job, ask=ask, credentials=CREDENTIALS, is_free=is_free)
+    return Launched(outcome, pool.launched[0] if pool.launched else None, looked_for)
+
+
+async def launched(
+    job: Job, ask: Ask = ACCEPTING, *, permissions: WorkerPermissions | None = None
+) -> RunningJobInfo:
+    result = await launching_of(job, ask, permissions=permissions)
+    assert result.outcome == "launched"
+    assert result.info is not None
+    return result.info
 
 
 def claims_of(info: RunningJobInfo) -> Claims:
@@ -193,20 +252,191 @@ async def test_the_secret_goes_nowhere() -> None:
 
 async def test_attributes_of_the_worker_stay_as_they_are() -> None:
     attributes = dict(ATTRIBUTES)
-    await launched(a_job(), attributes)
+    await launched(a_job(), accepting(attributes=attributes))
     assert attributes == ATTRIBUTES
 
 
-async def test_the_agents_name_is_that_of_the_job_whatever_the_worker_says() -> None:
-    claims = claims_of(await launched(a_job(), {AGENT_NAME: "another"}))
+async def test_the_agents_name_is_that_of_the_job_whatever_the_handler_says() -> None:
+    claims = claims_of(await launched(a_job(), accepting(attributes={AGENT_NAME: "another"})))
+    assert claims.attributes == {AGENT_NAME: "support"}
+
+
+async def test_a_handler_may_give_no_attributes_at_all() -> None:
+    claims = claims_of(await launched(a_job(), accepting()))
     assert claims.attributes == {AGENT_NAME: "support"}
 
 
 async def test_a_process_that_cannot_be_started_is_the_callers_to_see() -> None:
     pool = Pool(error=RuntimeError("no process became available"))
+    server = cast(AgentServer, Server(pool))
     with pytest.raises(RuntimeError, match="no process"):
-        await launch(cast(AgentServer, Server(pool)), a_job(), CREDENTIALS, {})
+        await launch(server, a_job(), ask=ACCEPTING, credentials=CREDENTIALS)
     assert len(pool.launched) == 1
+
+
+# What the request handler says
+
+
+async def test_the_handler_sees_the_request_that_the_dispatcher_would_have_made() -> None:
+    seen: list[JobRequest] = []
+
+    async def ask(request: JobRequest) -> None:
+        seen.append(request)
+        await request.accept()
+
+    job = a_job()
+    await launched(job, ask)
+    (request,) = seen
+    assert isinstance(request, JobRequest)
+    assert (request.id, request.job, request.room) == (job.id, job, job.room)
+    assert (request.agent_name, request.publisher) == ("support", job.participant)
+
+
+async def test_the_agent_joins_as_the_handler_says() -> None:
+    ask = accepting("Ada", "ada", "knows the way", {"tier": "gold"})
+    info = await launched(a_job(), ask)
+    assert info.accept_arguments == JobAcceptArguments(
+        name="Ada",
+        identity="ada",
+        metadata="knows the way",
+        attributes={"tier": "gold", AGENT_NAME: "support"},
+    )
+    claims = claims_of(info)
+    assert (claims.name, claims.identity, claims.metadata) == ("Ada", "ada", "knows the way")
+    assert claims.attributes == {"tier": "gold", AGENT_NAME: "support"}
+
+
+@pytest.mark.parametrize("terminate", [True, False])
+async def test_a_job_that_the_handler_refuses_is_not_launched(terminate: bool) -> None:
+    async def ask(request: JobRequest) -> None:
+        await request.reject(terminate=terminate)
+
+    result = await launching_of(a_job(), ask)
+    assert (result.outcome, result.info) == ("refused", None)
+
+
+async def test_a_handler_that_says_nothing_refuses() -> None:
+    async def ask(_: JobRequest) -> None:
+        pass
+
+    result = await launching_of(a_job(), ask)
+    assert (result.outcome, result.info) == ("refused", None)
+
+
+async def test_a_handler_that_fails_refuses_and_the_log_says_where(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ask(_: JobRequest) -> None:
+        raise LookupError("no such tenant")
+
+    result = await launching_of(a_job(), ask)
+    assert (result.outcome, result.info) == ("refused", None)
+    (record,) = caplog.records
+    assert vars(record)["room"] == "a-room"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], LookupError)
+
+
+@pytest.mark.parametrize("first", ["accept", "reject"])
+async def test_the_first_answer_counts_whatever_comes_after_it(first: str) -> None:
+    async def ask(request: JobRequest) -> None:
+        if first == "accept":
+            await request.accept(identity="ada")
+            await request.reject()
+        else:
+            await request.reject()
+            await request.accept()
+        raise LookupError("too late")
+
+    result = await launching_of(a_job(), ask)
+    assert result.outcome == ("launched" if first == "accept" else "refused")
+
+
+async def test_a_handler_that_does_not_answer_in_time_refuses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(launching, "ANSWER_S", 0.01)
+
+    async def ask(_: JobRequest) -> None:
+        await asyncio.Event().wait()
+
+    result = await launching_of(a_job(), ask)
+    assert result.outcome == "refused"
+    assert len(caplog.records) == 1
+
+
+# The last look before it joins
+
+
+async def test_an_identity_of_its_own_is_free_without_asking() -> None:
+    result = await launching_of(a_job(), free=False)
+    assert (result.outcome, result.looked_for) == ("launched", [])
+    result = await launching_of(a_job(), accepting(identity="agent-AJ_1"), free=False)
+    assert (result.outcome, result.looked_for) == ("launched", [])
+
+
+@pytest.mark.parametrize("free", [True, False])
+async def test_a_fixed_identity_joins_only_where_nobody_has_it(free: bool) -> None:
+    result = await launching_of(a_job(), accepting(identity="ada"), free=free)
+    assert result.looked_for == ["ada"]
+    assert result.outcome == ("launched" if free else "taken")
+    assert (result.info is not None) is free
+
+
+async def test_it_is_asked_after_the_handler_which_may_take_its_time() -> None:
+    order: list[str] = []
+
+    async def ask(request: JobRequest) -> None:
+        await request.accept(identity="ada")
+        order.append("the handler returned")
+
+    async def is_free(_: str) -> bool:
+        order.append("looked")
+        return True
+
+    server = cast(AgentServer, Server())
+    await launch(server, a_job(), ask=ask, credentials=CREDENTIALS, is_free=is_free)
+    assert order == ["the handler returned", "looked"]
+
+
+# What the server grants
+
+
+@pytest.mark.parametrize(
+    ("permission", "grant"),
+    [
+        ("can_publish", "can_publish"),
+        ("can_subscribe", "can_subscribe"),
+        ("can_publish_data", "can_publish_data"),
+        ("can_update_metadata", "can_update_own_metadata"),
+        ("hidden", "hidden"),
+    ],
+)
+@pytest.mark.parametrize("granted", [True, False])
+async def test_the_agent_may_do_what_its_server_registered_for(
+    permission: str, grant: str, granted: bool
+) -> None:
+    permissions = WorkerPermissions(**{permission: granted})  # type: ignore[arg-type]
+    video = claims_of(await launched(a_job(), permissions=permissions)).video
+    assert video is not None
+    assert getattr(video, grant) is granted
+
+
+def test_what_a_worker_registers_with_is_known() -> None:
+    fields = {each.name for each in dataclasses.fields(WorkerPermissions)}
+    looked_at = {"can_publish", "can_subscribe", "can_publish_data", "can_update_metadata"}
+    assert fields == looked_at | {"hidden", "can_publish_sources"}
+
+
+def test_the_sources_are_left_to_the_dispatchers_own_rule() -> None:
+    permissions = WorkerPermissions(can_publish_sources=[TrackSource.MICROPHONE])
+    assert grants(permissions, "a-room").can_publish_sources is None
+
+
+async def test_the_token_is_good_for_a_first_join_and_not_for_a_day() -> None:
+    info = await launched(a_job())
+    claims = jwt.decode(info.token, options={"verify_signature": False})
+    assert claims["exp"] - claims["nbf"] == 3600
 
 
 # Availability
@@ -267,6 +497,15 @@ def test_the_pool_is_where_it_is_looked_for_and_launches_jobs() -> None:
     signature = inspect.signature(pool.launch_job, eval_str=True)
     assert [*signature.parameters] == ["self", "info"]
     assert signature.parameters["info"].annotation is RunningJobInfo
+
+
+def test_the_permissions_are_where_they_are_looked_for() -> None:
+    permissions = WorkerPermissions(hidden=True)
+    assert AgentServer(permissions=permissions)._permissions is permissions
+
+
+def test_a_job_request_takes_what_it_is_given() -> None:
+    assert [*inspect.signature(JobRequest).parameters] == ["job", "on_reject", "on_accept"]
 
 
 def test_what_livekit_measures_is_where_it_is_looked_for() -> None:
