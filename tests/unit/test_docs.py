@@ -62,7 +62,13 @@ def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
     assert f"Until {rooms.HOLD_S:g} seconds after" in ADOPTION
     assert f"come back within {rooms.RETURN_S:g} seconds" in ADOPTION
     assert "grow up to\na minute" in ADOPTION
+    pauses = [adopt.CRASH_PAUSE_S * 2**number for number in range(3)]
+    assert "{:g}, {:g} and {:g} seconds after the one before".format(*pauses) in ADOPTION
+    assert adopt.REFUSED_S == 60
+    assert "is asked again a minute later" in ADOPTION
     assert "looked at once a minute" in ADOPTION
+    assert f"check such rooms every {watchlist.CHECK_S:g} seconds at the latest" in ADOPTION
+    assert f"no more than {watchlist.CHECKS_PER_S:g} a second" in ADOPTION
     for metric in (alarm.WAITING, adopt.ADOPTED, alarm.BUSY, alarm.FAILING):
         assert all(family.name in ADOPTION for family in metric.describe())
 
