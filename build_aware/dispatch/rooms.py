@@ -55,7 +55,6 @@ class DispatchRecord:
     adopted_s: float = -math.inf
     not_before_s: float = -math.inf
     refused_until_s: float = -math.inf
-
     _role: Role | None = None
 
     @property

@@ -147,6 +147,50 @@ async def test_users_of_a_killed_worker_get_another_agent(
     assert len(other.find("adopting a waiting room")) == 5
 
 
+@pytest.mark.long
+async def test_a_user_of_a_killed_worker_whose_agent_published_nothing_gets_another_one_soon(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "copy", faults.PUBLISHES_NOTHING)
+    dying = await worker(own_livekit, folder=folder, **build("build-A"))
+    await own_livekit.create_room("silent", ["build-A", "build-B"])
+    user = await join(own_livekit, "silent")
+    dead = await user.agent()
+    began = time.time()
+    await worker(own_livekit, **build("build-B"))
+    # The other worker has seen the agent: in a look, and in a check after that.
+    await until(lambda: own_livekit.calls(since=began)["ListParticipants"] >= 2, "look and check")
+
+    dying.send(signal.SIGKILL)
+    killed = time.monotonic()
+    await user.agent(build="build-B", besides=dead.identity)
+    assert time.monotonic() - killed < SOON_S
+
+
+async def test_a_job_that_a_request_handler_has_ended_is_adopted_by_nobody(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    refusing = await worker(
+        own_livekit,
+        folder=faults.ends_every_job(tmp_path / "copy"),
+        AGENT_ADOPTION="off",
+        **build("build-A"),
+    )
+    await own_livekit.create_room("ended", "build-B")
+    user = await join(own_livekit, "ended")
+
+    async def was_refused() -> bool:
+        async with own_livekit.api() as client:
+            (dispatch,) = await client.agent_dispatch.list_dispatch("ended")
+        return bool(dispatch.state.jobs)
+
+    await until(was_refused, "the job to have ended")
+    await refusing.stop()
+    other = await worker(own_livekit, **build("build-B"))
+    await nobody_serves(user)
+    assert not other.find("adopting a waiting room")
+
+
 async def test_the_user_of_a_killed_job_process_gets_another_agent(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

@@ -100,6 +100,12 @@ def full_by_cpu(folder: Path) -> Path:
     return _append(folder, SERVER, measure)
 
 
+def ends_every_job(folder: Path) -> Path:
+    """A copy of the agent that refuses jobs by a bare `reject()`, which ends them for everybody."""
+    refuse = "\nasync def _refuse(self, request):\n    await request.reject()\n"
+    return _append(folder, "worker.py", refuse + "\n\nWorker._on_request = _refuse\n")
+
+
 def with_a_late_clock(folder: Path, late_s: float) -> Path:
     """A copy of the agent on a machine whose clock is behind."""
     clock = f"\nimport time\n_right = time.time\ntime.time = lambda: _right() - {late_s}\n"
@@ -250,6 +256,12 @@ def turn_to_others(room, session):
             asyncio.ensure_future(room.simulate_scenario(SIMULATE_FULL_RECONNECT))
 """
 """The agent has to join again, and finds another one there."""
+
+PUBLISHES_NOTHING = """
+async def _be_counted(room):
+    pass
+"""
+"""The list of rooms does not show such an agent."""
 
 NATIVE_PANIC = """
 import os, signal
