@@ -73,8 +73,8 @@ def _end_unless_draining(shared: Shared) -> None:
     if shared.drains:
         return
     logger.error(
-        "the job process ends itself: it has got SIGTERM and its worker has not, as when LiveKit's "
-        "native library panics; look for its message above"
+        "the job process has got SIGTERM and its worker has not: LiveKit's native library ends a "
+        "process so in a panic; look for its message above"
     )
     flush()
     os._exit(1)

@@ -12,11 +12,11 @@ from typing import Final, TypeAlias
 
 import pytest
 import typer
-from agent.cli import startup
-from agent.cli.app import LIVEKIT_COMMANDS
 from livekit.agents import AgentServer
 from livekit.agents.cli import _legacy
 
+from build_aware.cli import env as cli_env
+from build_aware.cli.app import app
 from build_aware.testbed.environ import environment
 from tests.support.copies import content_id, copy_of_the_agent
 from tests.support.paths import ROOT
@@ -52,8 +52,8 @@ def problems(done: Done) -> list[str]:
     assert done.returncode == CONFIGURATION, done
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    assert all(line.startswith("agent: ") for line in lines), done.stderr
-    return [line.removeprefix("agent: ") for line in lines]
+    assert all(line.startswith("build-aware: ") for line in lines), done.stderr
+    return [line.removeprefix("build-aware: ") for line in lines]
 
 
 def assert_hidden(done: Done, secrets: Iterable[str] = (SECRET,)) -> None:
@@ -180,8 +180,8 @@ def test_no_secret_is_printed_beside_a_problem(folder: Path) -> None:
     }
     done = run(folder, "start", AGENT_MODELS="clever", **secrets)
     assert [re.split("[ =]", problem)[0] for problem in problems(done)] == [
-        "AGENT_MODELS",
         "LIVEKIT_URL",
+        "AGENT_MODELS",
     ]
     assert_hidden(done)
 
@@ -248,12 +248,12 @@ def test_an_env_local_that_may_not_be_read_is_one_clear_line(
     def refuse(_: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(startup, "load_dotenv", refuse)
+    monkeypatch.setattr(cli_env, "load_dotenv", refuse)
     with pytest.raises(SystemExit) as ended:
-        startup._file_into_environment(tmp_path / ".env.local")
+        cli_env.load_env(tmp_path / ".env.local")
     assert ended.value.code == CONFIGURATION
     assert capsys.readouterr().err == (
-        f"agent: {tmp_path / '.env.local'} cannot be read: Permission denied\n"
+        f"build-aware: {tmp_path / '.env.local'} cannot be read: Permission denied\n"
     )
 
 
@@ -264,8 +264,9 @@ def test_help_lists_livekits_commands_and_ours(folder: Path) -> None:
     done = run(folder, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^  ([a-z][a-z-]+)  ", done.stdout, re.MULTILINE)
-    assert {*LIVEKIT_COMMANDS, "console", "build"} <= set(listed)
-    assert {"console", "dev", "start", "connect", "download-files", "build"} <= set(listed)
+    assert {"console", "dev", "start", "connect", "download-files", "build", "rehearse"} <= set(
+        listed
+    )
 
 
 def test_without_a_command_help_is_shown(folder: Path) -> None:
@@ -280,9 +281,9 @@ def test_an_unknown_command_is_an_error_that_names_it(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_our_list_of_livekits_commands_is_complete() -> None:
+def test_all_of_livekits_commands_are_there() -> None:
     theirs = typer.main.get_group(_legacy._build_cli(AgentServer()))
-    assert {*LIVEKIT_COMMANDS, "console"} == set(theirs.commands)
+    assert set(theirs.commands) <= set(typer.main.get_group(app).commands)
 
 
 def test_help_of_the_console_names_its_options_and_those_of_livekits(folder: Path) -> None:

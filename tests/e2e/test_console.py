@@ -26,8 +26,8 @@ WITHOUT_AUDIO = """
 import sys
 sys.modules["sounddevice"] = None
 sys.argv[0] = "agent.py"
-from agent.cli.main import main
-main()
+from build_aware import cli
+cli.run_app("agent:server")
 """
 
 
