@@ -41,15 +41,15 @@ class Use:
         """The names that are not there any more."""
         try:
             owner = _resolve(self.owner)
-            mentioned = _mentioned_in(owner)
-            required = _mentioned_in(_attribute(owner, self.by)) if self.by else None
+            mentioned = _mentioned_in(_attribute(owner, self.by) if self.by else owner)
         except (ImportError, AttributeError):
             return self.names
+        has_all = inspect.ismodule(owner)
         return [
             name
             for name in self.names
-            if not (hasattr(owner, name) or name in mentioned)
-            or (required is not None and name not in required)
+            if (self.by is not None and name not in mentioned)
+            or not (hasattr(owner, name) or (not has_all and name in mentioned))
         ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import inspect
@@ -115,10 +116,14 @@ class AgentServer(livekit.agents.AgentServer):
         command: Command = "console" if unregistered else "dev" if devmode else "start"
         # Off since the start of the program; see `early`.
         gc.enable()
-        config = self.settings_for(command)
-        if not livekit_private.has_entrypoint(self):
-            fail("nothing runs sessions; put @server.rtc_session() in front of a function")
-        identity = self._identify(config)
+        try:
+            config = self.settings_for(command)
+            if not livekit_private.has_entrypoint(self):
+                fail("nothing runs sessions; put @server.rtc_session() in front of a function")
+            identity = self._identify(config)
+        except SystemExit:
+            _tell_no_more()
+            raise
         logs.install(identity.build.id)
         if identity.counted is not None:
             whose.warn(identity.counted)
@@ -212,13 +217,14 @@ class AgentServer(livekit.agents.AgentServer):
         if moved := livekit_private.problems():
             fail(*moved)
         url, api_key, api_secret = livekit_private.credentials(self)
+        drain_timeout_s = livekit_private.drain_timeout_s(self)
         said = {
             "LIVEKIT_URL": url,
             "LIVEKIT_API_KEY": api_key,
             "LIVEKIT_API_SECRET": api_secret,
-            "AGENT_DRAIN_TIMEOUT": livekit_private.drain_timeout_s(self),
+            "AGENT_DRAIN_TIMEOUT": f"{drain_timeout_s:g}" if drain_timeout_s else None,
         }
-        environ = os.environ | {name: str(value) for name, value in said.items() if value}
+        environ = os.environ | {name: value for name, value in said.items() if value}
         try:
             return settings.load(environ, command, self._aware)
         except settings.SettingsError as error:
@@ -236,6 +242,13 @@ class AgentServer(livekit.agents.AgentServer):
             except BuildError as error:
                 fail(str(error))
         return self._identity
+
+
+def _tell_no_more() -> None:
+    """Keep asyncio from telling again, with a traceback, why this task ends the program."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _file_of(function: Any) -> Path | None:

@@ -318,3 +318,157 @@ def test_help_of_a_livekit_command_needs_no_settings(folder: Path, command: str)
     assert f"agent.py {command}" in done.stdout
     assert "--api-secret" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+# An agent that others wrote
+
+
+THEIRS: Final = """
+import os
+
+import livekit.agents
+from livekit.agents import JobContext
+
+from build_aware import AgentServer, cli
+
+# As `load_dotenv()` does it.
+os.environ["LIVEKIT_URL"] = "ws://localhost:1"
+os.environ["LIVEKIT_API_KEY"] = "the-api-key"
+
+server = AgentServer(api_secret="do-not-print-me", drain_timeout=60)
+
+
+@server.rtc_session(agent_name="theirs")
+async def serve(ctx: JobContext) -> None: ...
+"""
+
+RUNS_ITSELF: Final = """
+
+if __name__ == "__main__":
+    cli.run_app(server)
+"""
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of somebody else's: `agent.py` runs itself, `plain.py` does not."""
+    folder = tmp_path_factory.mktemp("theirs")
+    (folder / "requirements.txt").write_text("build-aware\n")
+    (folder / "agent.py").write_text(THEIRS + RUNS_ITSELF)
+    (folder / "plain.py").write_text(THEIRS)
+    stock = THEIRS.replace("AgentServer(api", "livekit.agents.AgentServer(api")
+    (folder / "stock.py").write_text(stock + RUNS_ITSELF)
+    return folder
+
+
+def python(folder: Path, *arguments: str, **env: str) -> Done:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(PYTHONPATH=str(ROOT), **env),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+    )
+
+
+WAYS_IN: Final = [
+    pytest.param(("agent.py", "start"), id="by itself"),
+    pytest.param(("-m", "build_aware", "start", "plain.py"), id="by ours"),
+    pytest.param(("-m", "livekit.agents", "start", "plain.py"), id="by livekit"),
+]
+
+
+@pytest.mark.parametrize("way_in", WAYS_IN)
+def test_what_the_teams_module_says_and_sets_counts(theirs: Path, way_in: tuple[str, ...]) -> None:
+    """Only what is wrong is named, and with no traceback, whoever runs the worker."""
+    done = python(theirs, *way_in, AGENT_MAX_SESSIONS="0", AGENT_DRAIN_TIMEOUT="5")
+    assert done.returncode == CONFIGURATION
+    assert "Traceback" not in done.stdout
+    (problem,) = done.stderr.splitlines()
+    assert problem.startswith("build-aware: AGENT_MAX_SESSIONS='0': ")
+    assert_hidden(done)
+
+
+def test_a_drain_timeout_on_the_command_line_wins_over_the_code(theirs: Path) -> None:
+    done = python(theirs, "agent.py", "start", "--drain-timeout", "5")
+    (problem,) = problems(done)
+    assert problem.startswith("AGENT_DRAIN_TIMEOUT='5': ")
+
+
+def test_the_same_build_whoever_asks(theirs: Path) -> None:
+    by_itself = python(theirs, "agent.py", "build")
+    by_ours = python(theirs, "-m", "build_aware", "build", "plain.py")
+    assert (by_itself.returncode, by_itself.stderr) == (0, "")
+    assert re.fullmatch(r"[0-9a-f]{12}\n", by_itself.stdout)
+    assert by_ours.stdout == by_itself.stdout
+
+
+def test_build_needs_no_livekit(theirs: Path) -> None:
+    done = python(theirs, "-X", "importtime", "-m", "build_aware", "build", "plain.py")
+    assert done.returncode == 0
+    assert "livekit.agents" not in done.stderr
+    assert "prometheus_client" not in done.stderr
+
+
+def test_a_misspelt_variable_is_warned_of_and_refuses_nothing(theirs: Path) -> None:
+    done = python(theirs, "agent.py", "build", AGENT_BUILDID="x")
+    assert (done.returncode, len(done.stdout)) == (0, 13)
+    assert done.stderr == (
+        "build-aware: AGENT_BUILDID is not a setting; did you mean AGENT_BUILD_ID?\n"
+    )
+
+
+def test_the_files_that_count_are_listed(theirs: Path) -> None:
+    done = python(theirs, "agent.py", "build", "--files", AGENT_BUILD_ID="release-10")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["agent.py", "plain.py", "requirements.txt", "stock.py"]
+
+
+def test_files_that_cannot_be_counted_are_one_clear_line(tmp_path: Path) -> None:
+    folder = copy_of_the_agent(tmp_path)
+    (folder / "uv.lock").unlink()
+    (problem,) = problems(run(folder, "build", "--files", AGENT_BUILD_ID="release-10"))
+    assert "uv.lock is missing" in problem
+
+
+def test_a_server_of_livekits_own_is_one_clear_line(theirs: Path) -> None:
+    (problem,) = problems(python(theirs, "stock.py", "start"))
+    assert problem == (
+        "cli.run_app got a livekit.agents.worker.AgentServer; import AgentServer from build_aware"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("start",), "no file of an agent is named"),
+        (("start", "missing.py"), "missing.py does not exist"),
+    ],
+)
+def test_ours_says_how_it_is_called(theirs: Path, arguments: tuple[str, ...], found: str) -> None:
+    (problem,) = problems(python(theirs, "-m", "build_aware", *arguments))
+    assert found in problem
+
+
+def test_importing_changes_nothing_in_other_programs(theirs: Path) -> None:
+    """No process, no thread, no handler; the agent server alone needs livekit-agents."""
+    script = """
+import gc, os, signal, sys, threading
+from multiprocessing import forkserver
+before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+import build_aware
+from build_aware import Build, Options, cli
+print("livekit.agents" in sys.modules)
+import plain
+print("livekit.agents" in sys.modules)
+print(before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
+print(gc.isenabled(), threading.active_count(), forkserver._forkserver._forkserver_pid)
+from build_aware.server import forkserver
+print(forkserver._waiting)
+"""
+    done = python(theirs, "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["False", "True", "True", "True", "1", "None", "None"]

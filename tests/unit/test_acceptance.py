@@ -292,6 +292,203 @@ def jobs_offered() -> dict[tuple[str, str], float]:
     }
 
 
+# The team's own request handler, asked after ours
+
+
+REFUSED: Final = "agent_jobs_refused_by_the_team_total"
+
+
+class Team:
+    """A request handler as teams write them.
+
+    Attributes:
+        asked: the requests that it got.
+        told: the rooms of the jobs that this worker does not get to serve.
+        handler: ours, with the team's behind.
+    """
+
+    def __init__(
+        self, answer: Callable[[JobRequest], Awaitable[object]], *, untargeted: Policy = "accept"
+    ) -> None:
+        self.asked: list[JobRequest] = []
+        self.told: list[str] = []
+        self._answer = answer
+        self.handler = Acceptance(
+            BUILD,
+            untargeted=untargeted,
+            is_full=lambda: False,
+            rooms=Rooms(),
+            team=self._on_request,
+            on_refused=self.told.append,
+        )
+
+    async def _on_request(self, request: JobRequest) -> None:
+        self.asked.append(request)
+        await self._answer(request)
+
+
+@pytest.mark.parametrize(
+    ("offer", "untargeted"),
+    [(Offer(room_metadata=OTHERS), "accept"), (Offer(), "reject")],
+)
+async def test_the_team_is_not_asked_about_jobs_of_other_builds(
+    offer: Offer, untargeted: Policy
+) -> None:
+    team = Team(lambda request: request.accept(), untargeted=untargeted)
+    await team.handler(offer.request)
+    assert (team.asked, offer.terminated) == ([], [False])
+
+
+async def test_the_team_sees_livekits_own_kind_of_request() -> None:
+    team, offer = Team(lambda request: request.accept()), Offer(room_metadata=OURS)
+    await team.handler(offer.request)
+    (request,) = team.asked
+    assert type(request) is JobRequest
+    assert (request.id, request.job, request.room.name) == ("AJ_1", offer.request.job, "a-room")
+
+
+async def test_the_team_accepts_under_a_name_of_its_own_and_our_attributes_stay_ours() -> None:
+    def accept(request: JobRequest) -> Awaitable[None]:
+        return request.accept(
+            name="Ada",
+            identity="agent",
+            metadata="theirs",
+            attributes={"team": "blue", "build.id": "forged", "build.job": "forged"},
+        )
+
+    team, offer = Team(accept), Offer(dispatch_metadata=OURS)
+    await team.handler(offer.request)
+    ours = of_job(BUILD, offer.request.job)
+    assert offer.accepted == [
+        JobAcceptArguments("Ada", "agent", "theirs", {"team": "blue"} | ours),
+    ]
+    assert ours["build.id"] == BUILD.id
+    assert (offer.terminated, team.told) == ([], [])
+
+
+async def test_a_team_that_says_nothing_more_gets_livekits_own_identity() -> None:
+    team, offer = Team(lambda request: request.accept()), Offer()
+    await team.handler(offer.request)
+    (arguments,) = offer.accepted
+    assert (arguments.identity, arguments.name) == ("agent-AJ_1", "")
+    assert arguments.attributes == of_job(BUILD, offer.request.job)
+
+
+async def test_a_job_counts_as_accepting_while_the_team_thinks() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def think(request: JobRequest) -> None:
+        asked.set()
+        await answer.wait()
+        await request.accept()
+
+    team = Team(think)
+    answering = asyncio.create_task(team.handler(Offer().request))
+    await asked.wait()
+    assert team.handler.accepting == {"AJ_1"}
+    answer.set()
+    await answering
+    assert team.handler.accepting == frozenset()
+
+
+async def test_the_team_may_leave_a_job_to_the_next_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    team, offer = Team(lambda request: request.reject(terminate=False)), Offer()
+    before = counted(REFUSED)
+    await team.handler(offer.request)
+    assert (offer.terminated, offer.accepted) == ([False], [])
+    assert team.told == ["a-room"]
+    assert counted(REFUSED) == before + 1
+    assert caplog.records == []
+
+
+async def test_a_bare_reject_goes_to_livekit_as_written_and_is_explained_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    team, offers = Team(lambda request: request.reject()), [Offer(), Offer()]
+    before = counted(REFUSED)
+    for offer in offers:
+        await team.handler(offer.request)
+    assert [offer.terminated for offer in offers] == [[True], [True]]
+    # It has ended for everybody: nobody adopts its room.
+    assert team.told == []
+    assert counted(REFUSED) == before + 2
+    (record,) = [r for r in caplog.records if "for all workers" in r.getMessage()]
+    assert "reject(terminate=False)" in record.getMessage()
+    assert (vars(record)["job_id"], vars(record)["room"]) == ("AJ_1", "a-room")
+
+
+async def test_what_the_team_raises_is_livekits_to_see() -> None:
+    async def fail(request: JobRequest) -> None:
+        raise LookupError("a bug of theirs")
+
+    team, offer = Team(fail), Offer()
+    with pytest.raises(LookupError, match="a bug of theirs"):
+        await team.handler(offer.request)
+    # LiveKit refuses it then, for nobody but this worker.
+    assert (offer.answers, team.handler.accepting) == (0, frozenset())
+
+
+async def test_a_team_that_does_not_answer_leaves_it_to_livekit() -> None:
+    async def say_nothing(request: JobRequest) -> None: ...
+
+    team, offer = Team(say_nothing), Offer()
+    await team.handler(offer.request)
+    assert (offer.answers, team.handler.accepting) == (0, frozenset())
+
+
+async def test_a_job_that_livekit_never_assigns_is_a_warning_with_a_team_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def never() -> None:
+        raise AssignmentTimeoutError
+
+    team = Team(lambda request: request.accept())
+    await team.handler(Offer(on_accepting=never).request)
+    assert any("never assigned" in record.getMessage() for record in caplog.records)
+    assert team.told == ["a-room"]
+
+
+async def test_a_room_that_is_adopted_is_asked_for_as_well() -> None:
+    """Without another look at the build: adoption has decided on that."""
+    accepts, refuses = (
+        Team(lambda request: request.accept(identity="agent")),
+        Team(lambda request: request.reject(terminate=False)),
+    )
+    accepted, refused = Offer(room_metadata=OTHERS), Offer()
+    await accepts.handler.ask_team(accepted.request)
+    await refuses.handler.ask_team(refused.request)
+    assert [arguments.identity for arguments in accepted.accepted] == ["agent"]
+    assert refused.terminated == [False]
+
+
+async def test_without_a_team_a_room_that_is_adopted_is_accepted() -> None:
+    offer = Offer()
+    await acceptance().ask_team(offer.request)
+    (arguments,) = offer.accepted
+    assert arguments.attributes == of_job(BUILD, offer.request.job)
+
+
+async def test_a_worker_that_refuses_remembers_the_room() -> None:
+    told: list[str] = []
+    handler = Acceptance(
+        BUILD, untargeted="reject", is_full=lambda: False, rooms=Rooms(), on_refused=told.append
+    )
+    await handler(Offer().request)
+    assert told == ["a-room"]
+
+
+def counted(name: str) -> float:
+    value = REGISTRY.get_sample_value(name)
+    assert value is not None
+    return value
+
+
+# Whatever the metadata says
+
+
 METADATA: Final = st.text(max_size=200) | st.builds(
     lambda value: json.dumps({"agent_build": value}),
     st.recursive(
@@ -362,10 +559,20 @@ def test_the_search_for_wrong_rejections_knows_a_right_one() -> None:
     assert wrong_rejections("await request.reject(terminate=False)") == []
 
 
+PASSED_ON: Final = "await request.reject(terminate=terminate)"
+"""What a team's own handler says goes to LiveKit as they wrote it."""
+
+
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "agent.py", *sorted((ROOT / "agent").rglob("*.py"))],
+    [
+        ROOT / "agent.py",
+        *sorted((ROOT / "agent").rglob("*.py")),
+        *sorted(p for p in (ROOT / "build_aware").rglob("*.py") if p.parent.name != "contestants"),
+    ],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_no_bare_reject(path: Path) -> None:
-    assert wrong_rejections(path.read_text("utf-8")) == []
+    source = path.read_text("utf-8")
+    lines = [source.splitlines()[number - 1].strip() for number in wrong_rejections(source)]
+    assert lines == [PASSED_ON] * (path.name == "acceptance.py")

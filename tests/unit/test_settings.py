@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import pytest
 
-from agent.session import JOIN_TIMEOUT
+from agent import session
 from build_aware.settings import (
     CONNECTING,
     RUNNING,
@@ -56,6 +56,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "status_port": None,
         "join_timeout_s": None,
         "end_with_last_user": "drain",
+        "presence": False,
         "drain_timeout_s": 3300,
     }
 
@@ -92,6 +93,7 @@ def test_every_variable_is_read() -> None:
         "status_port": 9000,
         "join_timeout_s": 12.5,
         "end_with_last_user": "drain",
+        "presence": False,
         "drain_timeout_s": 60,
     }
 
@@ -225,6 +227,7 @@ SAID: Final = Options(
     adoption="off",
     end_with_last_user="always",
     join_timeout=timedelta(minutes=2),
+    presence=True,
     max_sessions=3,
     status_port=0,
 )
@@ -244,6 +247,7 @@ def test_what_code_says_wins_over_the_environment() -> None:
     assert settings.adoption == "off"
     assert settings.end_with_last_user == "always"
     assert settings.join_timeout_s == 120
+    assert settings.presence
     assert settings.max_sessions == 3
     assert settings.status_port == 0
     assert settings.drain_timeout_s == 60
@@ -464,9 +468,8 @@ OF_THE_AGENT: Final = {
     "LIVEKIT_AGENT_NAME": "",
     "OPENAI_API_KEY": "",
     "AGENT_MODELS": "openai",
-    "AGENT_JOIN_TIMEOUT": f"{JOIN_TIMEOUT.total_seconds():g}",
 }
-"""What livekit-agents and the agent itself read, or set otherwise than our default."""
+"""What livekit-agents and the agent itself read."""
 
 
 def test_the_example_names_every_variable_in_order() -> None:
@@ -481,6 +484,16 @@ def test_the_example_shows_the_defaults_in_comments() -> None:
     for comment, name, value in LINE.findall(EXAMPLE.read_text()):
         if comment:
             assert value == defaults[name], name
+
+
+def test_the_example_says_where_the_assistant_has_another_default() -> None:
+    for name, value in {
+        "AGENT_JOIN_TIMEOUT": session.JOIN_TIMEOUT.total_seconds(),
+        "AGENT_STATUS_PORT": session.STATUS_PORT,
+    }.items():
+        before, _, _ = EXAMPLE.read_text().partition(f"# {name}=")
+        comment = before[before.rindex("\n\n") :]
+        assert re.search(rf"this assistant: {value:g}\b", comment), name
 
 
 def test_the_example_is_complete_enough_for_a_first_run() -> None:
