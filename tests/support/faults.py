@@ -103,7 +103,7 @@ def full_by_cpu(folder: Path) -> Path:
 def ends_every_job(folder: Path) -> Path:
     """A copy of the agent that refuses jobs by a bare `reject()`, which ends them for everybody."""
     refuse = "\nasync def _refuse(self, request):\n    await request.reject()\n"
-    return _append(folder, "worker.py", refuse + "\n\nWorker._on_request = _refuse\n")
+    return _append(folder, SERVER, refuse + "\n\nAgentServer._on_request = _refuse\n")
 
 
 def with_a_late_clock(folder: Path, late_s: float) -> Path:
