@@ -26,7 +26,7 @@ from build_aware.testbed.processes import Process
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker, installed
 from tests.support import foreign
-from tests.support.foreign import SERVING, Caller, Copy, Kind, Side, ask_for, copy
+from tests.support.foreign import Caller, Copy, Kind, Side, ask_for, copy
 
 PROMPT_S: Final = 8.0
 """More than the 1 or 3 s that it takes, for a busy machine; less than LiveKit's own waits: 10 s for
@@ -50,16 +50,13 @@ HASTY: Final = {"room": {"departure_timeout": 1}}
 
 STRICT: Final = {"PYTHONWARNINGS": "error::DeprecationWarning"}
 
-SIDES: Final = ("ours", pytest.param("stock", marks=pytest.mark.slow))
-"""LiveKit alone does the same: this shows that the test asks for nothing else."""
+SIDES: Final[tuple[Side, ...]] = ("ours",)
+"""Add "stock" to see that the test asks for nothing that LiveKit alone does not do."""
 
 
-def kinds(*quick: Kind) -> list[Any]:
-    """All kinds that serve, as parameters; these are tested quickly, too."""
-    return [
-        pytest.param(kind, id=kind.name, marks=() if kind in quick else pytest.mark.slow)
-        for kind in SERVING
-    ]
+def kinds(*some: Kind) -> list[Any]:
+    """Some of the kinds, as parameters; `bench/foreign.py` has all of them, beside stock."""
+    return [pytest.param(kind, id=kind.name) for kind in some]
 
 
 @pytest.fixture
@@ -288,7 +285,7 @@ async def test_a_callback_that_blocks_its_process_is_bounded_by_the_teams_own_li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", ["ours", "stock"])
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(
     "kind", [foreign.ECHO, foreign.REMEMBERS, foreign.STARTER], ids=lambda kind: kind.name
 )
@@ -322,7 +319,7 @@ async def test_a_user_who_was_away_finds_the_same_agent(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", ["ours", "stock"])
+@pytest.mark.parametrize("side", SIDES)
 async def test_the_end_of_a_session_is_not_the_end_of_the_job(
     side: Side, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
