@@ -91,8 +91,10 @@ def imported_from_outside(
         snapshot: the files that count.
         installed: the folders of what is not the team's own; see `imports.installed`.
     """
-    others = tuple(os.path.join(folder, "") for folder in installed)  # noqa: PTH118
     root = os.path.realpath(snapshot.project.root)
+    # The project itself may be installed, as editable: it is the team's all the same.
+    folders = (os.path.join(folder, "") for folder in installed)  # noqa: PTH118
+    others = tuple(folder for folder in folders if not f"{root}/".startswith(folder))
     counts = {os.path.normpath(f"{root}/{name}") for name in snapshot.files}
     outside: dict[str, str] = {}
     for module, file in modules.items():

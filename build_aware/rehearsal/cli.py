@@ -126,7 +126,10 @@ def rehearse(
             _check_writable(file)
         timeline.check_suffix(timeline_file)
     except ModuleNotFoundError as error:
-        _fail(f"--timeline needs the Python module {error.name}; run `uv sync`, and again")
+        _fail(
+            f"--timeline needs the Python module {error.name}; "
+            "install build-aware[rehearse], and run it again"
+        )
     except (ValueError, StartError) as error:
         _fail(str(error))
     plan = scenario.plan(options)

@@ -96,5 +96,5 @@ def test_a_missing_dependency_is_one_line_that_tells_what_to_run(
     text = done.stderr.strip()
     assert done.returncode == USAGE, done
     assert module in text
-    assert "uv sync" in text
+    assert "build-aware[rehearse]" in text
     assert len(text.splitlines()) == 1
