@@ -200,7 +200,10 @@ def _flags(context: typer.Context) -> dict[str, Any]:
     names = {"url": "ws_url", "api_key": "api_key", "api_secret": "api_secret"}
     flags: dict[str, Any] = {names[k]: v for k, v in context.params.items() if k in names and v}
     if drain_timeout_s := context.params.get("drain_timeout"):
-        flags["drain_timeout"] = float(drain_timeout_s)
+        try:
+            flags["drain_timeout"] = float(drain_timeout_s)
+        except ValueError:
+            fail(f"--drain-timeout {drain_timeout_s!a}: expected a number of seconds")
     return flags
 
 

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Final, NoReturn
@@ -89,7 +90,11 @@ def fork() -> None:
         # A garbage collection writes to every object, and would end the sharing of their memory.
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, starting.STOP_SIGNALS)
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 warns of native threads, as numerical libraries have. They bear a fork, as
+            # they do when a job process is forked.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             os.close(alive_w)
             os.close(go_w)

@@ -392,10 +392,15 @@ def test_what_the_teams_module_says_and_sets_counts(theirs: Path, way_in: tuple[
     assert_hidden(done)
 
 
-def test_a_drain_timeout_on_the_command_line_wins_over_the_code(theirs: Path) -> None:
-    done = python(theirs, "agent.py", "start", "--drain-timeout", "5")
-    (problem,) = problems(done)
-    assert problem.startswith("AGENT_DRAIN_TIMEOUT='5': ")
+@pytest.mark.parametrize(
+    ("seconds", "found"),
+    [("5", "AGENT_DRAIN_TIMEOUT='5': "), ("soon", "--drain-timeout 'soon': expected a number")],
+)
+def test_a_drain_timeout_on_the_command_line_wins_over_the_code(
+    theirs: Path, seconds: str, found: str
+) -> None:
+    (problem,) = problems(python(theirs, "agent.py", "start", "--drain-timeout", seconds))
+    assert problem.startswith(found)
 
 
 def test_the_same_build_whoever_asks(theirs: Path) -> None:

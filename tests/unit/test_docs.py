@@ -10,6 +10,7 @@ import typer
 from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
+from build_aware import AgentServer, livekit_private
 from build_aware.adoption import adopt, adoption, alarm, sweep, watchlist
 from build_aware.adoption import judgement as waiting
 from build_aware.adoption.backoff import MAX_PAUSE_S
@@ -17,7 +18,7 @@ from build_aware.dispatch import rooms
 from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.identity import cautions, files
-from build_aware.job import ending, users
+from build_aware.job import ending, entrypoint, users
 from build_aware.rehearsal import cli, scenario, verdict
 from build_aware.server import connection
 from build_aware.settings import Settings
@@ -44,6 +45,12 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"| `drain_exit_s` | {EXIT_S:g} s" in DRAINING
     assert f"back within {users.RETURN_S:g} s" in DRAINING
     assert f"ended {ending.CLOSE_S:g} s after its reason" in DRAINING
+    _, session_end_s = livekit_private.limits_s(AgentServer())
+    assert f"{ending.CLOSE_S + session_end_s:g} s in all by default" in DRAINING
+    assert f"no user has been there for {users.ALONE_S:g} s, and the worker drains" in DRAINING
+    assert f"still runs | {entrypoint.GRACE_S:g} s, then it is cancelled" in DRAINING
+    assert f"has not connected | {entrypoint.CONNECT_S:g} s after that" in DRAINING
+    assert f"when no user has been there for {users.ALONE_S:g} s" in DRAINING
     assert f"AGENT_STATUS_PORT={session.STATUS_PORT}" in DRAINING
     assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
     assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
