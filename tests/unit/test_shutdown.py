@@ -54,7 +54,11 @@ class Worker:
             await self.ended.wait()
 
     async def last_look(self) -> bool:
-        return self.looks.pop(0) if self.looks else False
+        if not self.looks or not self.looks.pop(0):
+            return False
+        self.rooms.append("late")
+        asyncio.get_running_loop().call_soon(self.rooms.clear)
+        return True
 
     async def let_sessions_end(self) -> None:
         async with asyncio.timeout(LONG_S):
@@ -133,16 +137,8 @@ async def test_it_looks_again_as_long_as_sessions_come(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "SESSIONS_CHECK_S", 0.0)
     worker = Worker()
     worker.looks = [True, True, False, True]
-
-    async def end_soon() -> None:
-        worker.rooms.append("late")
-        await asyncio.sleep(0)
-        worker.rooms.clear()
-
-    ending = asyncio.create_task(end_soon())
     await worker.let_sessions_end()
-    await ending
-    assert worker.looks == [True]
+    assert (worker.looks, worker.rooms) == ([True], [])
     assert worker.shutdown.exit_code is ExitCode.DRAINED
 
 
