@@ -18,6 +18,7 @@ from build_aware.adoption import backoff
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import Busy, Launch, Outcome, job_for
 from build_aware.adoption.look import Lookout
+from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.dispatch.rooms import DispatchRecord, RoomRecord
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Adopter:
 
     Args:
         lookout: asks the server about a room.
+        own: the jobs that have run here.
         sessions: the jobs that run here now, by id.
         may_adopt: whether this worker can take rooms at all.
         busy: LiveKit's own measure of the CPU if this worker is full by that.
@@ -66,6 +68,7 @@ class Adopter:
     def __init__(
         self,
         lookout: Lookout,
+        own: OwnJobs,
         *,
         sessions: Callable[[], Mapping[str, Job]],
         may_adopt: Callable[[], bool],
@@ -73,6 +76,7 @@ class Adopter:
         launch: Launch,
     ) -> None:
         self._lookout = lookout
+        self._own = own
         self._sessions = sessions
         self._may_adopt = may_adopt
         self._busy = busy
@@ -109,7 +113,7 @@ class Adopter:
         known = record.of(fits.dispatch)
         known.attempts += 1
         known.adopted_s = time.monotonic()
-        known.not_before_s = known.adopted_s + pause_s(known)
+        known.not_before_s = known.adopted_s + pause_s(known, self._own.ended_for(fits.dispatch.id))
         job = job_for(fits.dispatch, record.room)
         self.starting.add(job.id)
         try:
@@ -167,7 +171,13 @@ class Adopter:
                         return
 
 
-def pause_s(known: DispatchRecord) -> float:
-    """How long after it was adopted a dispatch may be adopted again, by how often it has run."""
+def pause_s(known: DispatchRecord, ended_here: int) -> float:
+    """How long after it was adopted a dispatch may be adopted again, by how often it has run.
+
+    Args:
+        known: the dispatch.
+        ended_here: how many jobs of it have ended in this worker: livekit-server 1.13.5 lists a
+            job that it has dispatched only some five seconds later.
+    """
     ran_elsewhere = any(job.state.participant_identity for job in known.dispatch.state.jobs)
-    return backoff.pause_s(CRASH_PAUSE_S, known.attempts + ran_elsewhere - 1)
+    return backoff.pause_s(CRASH_PAUSE_S, max(known.attempts - 1 + ran_elsewhere, ended_here))

@@ -117,7 +117,12 @@ class Adoption:
         self._watchlist = Watchlist(rooms)
         self._lookout = Lookout(candidate, self._own)
         self._adopter = Adopter(
-            self._lookout, sessions=sessions, may_adopt=may_adopt, busy=busy, launch=launch
+            self._lookout,
+            self._own,
+            sessions=sessions,
+            may_adopt=may_adopt,
+            busy=busy,
+            launch=launch,
         )
         self._sweep = Sweep(self._take_in)
         self._alarm = Alarm(rooms)

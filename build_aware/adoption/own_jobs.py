@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Final
 
 from livekit.protocol.agent import Job
@@ -11,6 +12,12 @@ from build_aware.dispatch.agents import AgentSeen, Role, of_job, role_of
 
 REMEMBERED_S: Final = 120.0
 """How long an ended job is remembered: longer than LiveKit shows a dead agent (20 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    at_s: float
+    dispatch_id: str
 
 
 class OwnJobs:
@@ -24,7 +31,7 @@ class OwnJobs:
     def __init__(self) -> None:
         self._running: dict[str, Job] = {}
         self._roles: dict[str, Role] = {}
-        self._ended_at_s: dict[str, float] = {}
+        self._ended: dict[str, _Ended] = {}
 
     @property
     def rooms(self) -> Set[str]:
@@ -34,7 +41,11 @@ class OwnJobs:
     @property
     def dead_jobs(self) -> Set[str]:
         """Ids of jobs that have ended here."""
-        return self._ended_at_s.keys()
+        return self._ended.keys()
+
+    def ended_for(self, dispatch_id: str) -> int:
+        """How many jobs of a dispatch have ended here."""
+        return sum(job.dispatch_id == dispatch_id for job in self._ended.values())
 
     def roles(self) -> dict[str, set[Role]]:
         """The roles for which jobs run here, by room."""
@@ -50,7 +61,7 @@ class OwnJobs:
 
     def is_dead(self, agent: AgentSeen) -> bool:
         """Whether this is the agent of a job that has ended here."""
-        return agent.job_id in self._ended_at_s
+        return agent.job_id in self._ended
 
     def update(self, running: Mapping[str, Job], now_s: float) -> set[str]:
         """Take in what runs now, by job id.
@@ -64,7 +75,7 @@ class OwnJobs:
             job_id: self._roles.get(job_id) or role_of(of_job(job))
             for job_id, job in running.items()
         }
-        self._ended_at_s = {
-            job_id: at_s for job_id, at_s in self._ended_at_s.items() if at_s > now_s - REMEMBERED_S
-        } | dict.fromkeys(ended, now_s)
+        self._ended = {
+            job_id: job for job_id, job in self._ended.items() if job.at_s > now_s - REMEMBERED_S
+        } | {job_id: _Ended(now_s, job.dispatch_id) for job_id, job in ended.items()}
         return {job.room.name for job in ended.values()}

@@ -108,7 +108,6 @@ def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) 
     while not task.done():
         with contextlib.suppress(Preempted):
             loop.run_until_complete(task)
-    task.result()
 
 
 def _tidy_up(loop: asyncio.AbstractEventLoop) -> None:

@@ -7,6 +7,7 @@ of its psrpc client), and every worker that says no spends from the same three.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Set
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 RequestHandler = Callable[["JobRequest"], Awaitable[Any]]
 
-Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held"]
+Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held", "on_request"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,6 @@ JOBS_OFFERED: Final = Counter(
     "Jobs that LiveKit offered to this worker, by answer and reason.",
     ["answer", "reason"],
 )
-TEAM_REFUSED: Final = Counter(
-    "agent_jobs_refused_by_the_team_total", "Jobs that the agent's own on_request refused."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,8 @@ class Decision:
 
     Attributes:
         accept: whether this worker takes the job.
-        reason: why, as logged and counted.
+        reason: why, as logged and counted. `on_request` is never ours: the agent's own request
+            handler refused what this build would have taken.
     """
 
     accept: bool
@@ -141,14 +140,14 @@ class Acceptance:
             full=self._is_full(),
             held=self._rooms.holds(job.room.name, now_s),
         )
-        self._record(request, asked, decision)
         if not decision.accept:
+            _record(request, asked, decision)
             await request.reject(terminate=False)
             self._on_refused(job.room.name)
             return
         self._accepting.add(job.id)
         try:
-            await self.ask_team(request)
+            await self.ask_team(request, functools.partial(_record, request, asked, decision))
         except AssignmentTimeoutError:
             logger.warning(
                 "accepted a job that LiveKit never assigned; "
@@ -159,17 +158,26 @@ class Acceptance:
         finally:
             self._accepting.discard(job.id)
 
-    async def ask_team(self, request: JobRequest) -> None:
-        """Accept a job that this build may serve, unless the team's own `on_request` refuses it."""
+    async def ask_team(
+        self, request: JobRequest, answered: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """Accept a job that this build may serve, unless the team's own `on_request` refuses it.
+
+        Args:
+            request: the request to answer.
+            answered: is told the answer right before it is given: whether the job is accepted.
+        """
         from livekit.agents import JobRequest  # noqa: PLC0415 loaded by now
 
         job = request.job
         ours = attributes.of_job(self._build, job)
         if self._team is None:
+            answered(True)
             await request.accept(attributes=ours)
             return
 
         async def on_accept(said: JobAcceptArguments) -> None:
+            answered(True)
             await request.accept(
                 name=said.name,
                 identity=said.identity,
@@ -178,7 +186,7 @@ class Acceptance:
             )
 
         async def on_reject(terminate: bool) -> None:
-            TEAM_REFUSED.inc()
+            answered(False)
             if terminate and not self._explained:
                 self._explained = True
                 logger.info(
@@ -192,25 +200,31 @@ class Acceptance:
 
         await self._team(JobRequest(job=job, on_reject=on_reject, on_accept=on_accept))
 
-    def _record(self, request: JobRequest, asked: Asked, decision: Decision) -> None:
-        answer = "accept" if decision.accept else "reject"
-        JOBS_OFFERED.labels(answer, decision.reason).inc()
-        job = request.job
-        fields = {
-            "job_id": job.id,
-            "dispatch_id": job.dispatch_id,
-            "room": job.room.name,
-            "room_id": job.room.sid,
-            "agent_name": job.agent_name,
-            "answer": answer,
-            "reason": decision.reason,
-        }
-        if isinstance(asked, Target):
-            fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
-        if isinstance(asked, Malformed):
-            logger.warning(
-                "job offer answered, ignoring a malformed target; correct it in the metadata",
-                extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
-            )
-        else:
-            logger.info("job offer answered", extra=fields)
+
+def _record(
+    request: JobRequest, asked: Asked, decision: Decision, team_accepts: bool = True
+) -> None:
+    """Log and count an offer; `team_accepts` is what became of one that we would accept."""
+    if not team_accepts:
+        decision = Decision(False, "on_request")
+    answer = "accept" if decision.accept else "reject"
+    JOBS_OFFERED.labels(answer, decision.reason).inc()
+    job = request.job
+    fields = {
+        "job_id": job.id,
+        "dispatch_id": job.dispatch_id,
+        "room": job.room.name,
+        "room_id": job.room.sid,
+        "agent_name": job.agent_name,
+        "answer": answer,
+        "reason": decision.reason,
+    }
+    if isinstance(asked, Target):
+        fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
+    if isinstance(asked, Malformed):
+        logger.warning(
+            "job offer answered, ignoring a malformed target; correct it in the metadata",
+            extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
+        )
+    else:
+        logger.info("job offer answered", extra=fields)

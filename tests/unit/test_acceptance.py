@@ -292,10 +292,16 @@ def jobs_offered() -> dict[tuple[str, str], float]:
     }
 
 
+def changes(before: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """What has been counted since."""
+    now = jobs_offered()
+    return {key: now[key] - before.get(key, 0) for key in now if now[key] != before.get(key, 0)}
+
+
 # The team's own request handler, asked after ours
 
 
-REFUSED: Final = "agent_jobs_refused_by_the_team_total"
+BY_THE_TEAM: Final = ("reject", "on_request")
 
 
 class Team:
@@ -357,7 +363,9 @@ async def test_the_team_accepts_under_a_name_of_its_own_and_our_attributes_stay_
         )
 
     team, offer = Team(accept), Offer(dispatch_metadata=OURS)
+    before = jobs_offered()
     await team.handler(offer.request)
+    assert changes(before) == {("accept", "target"): 1}
     ours = of_job(BUILD, offer.request.job)
     assert offer.accepted == [
         JobAcceptArguments("Ada", "agent", "theirs", {"team": "blue"} | ours),
@@ -394,13 +402,15 @@ async def test_a_job_counts_as_accepting_while_the_team_thinks() -> None:
 async def test_the_team_may_leave_a_job_to_the_next_worker(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     team, offer = Team(lambda request: request.reject(terminate=False)), Offer()
-    before = counted(REFUSED)
+    before = jobs_offered()
     await team.handler(offer.request)
     assert (offer.terminated, offer.accepted) == ([False], [])
     assert team.told == ["a-room"]
-    assert counted(REFUSED) == before + 1
-    assert caplog.records == []
+    assert changes(before) == {BY_THE_TEAM: 1}
+    (record,) = caplog.records
+    assert (vars(record)["answer"], vars(record)["reason"]) == BY_THE_TEAM
 
 
 async def test_a_bare_reject_goes_to_livekit_as_written_and_is_explained_once(
@@ -408,13 +418,13 @@ async def test_a_bare_reject_goes_to_livekit_as_written_and_is_explained_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     team, offers = Team(lambda request: request.reject()), [Offer(), Offer()]
-    before = counted(REFUSED)
+    before = jobs_offered()
     for offer in offers:
         await team.handler(offer.request)
     assert [offer.terminated for offer in offers] == [[True], [True]]
     # It has ended for everybody: nobody adopts its room.
     assert team.told == []
-    assert counted(REFUSED) == before + 2
+    assert changes(before) == {BY_THE_TEAM: 2}
     (record,) = [r for r in caplog.records if "for all workers" in r.getMessage()]
     assert "reject(terminate=False)" in record.getMessage()
     assert (vars(record)["job_id"], vars(record)["room"]) == ("AJ_1", "a-room")
@@ -425,9 +435,11 @@ async def test_what_the_team_raises_is_livekits_to_see() -> None:
         raise LookupError("a bug of theirs")
 
     team, offer = Team(fail), Offer()
+    before = jobs_offered()
     with pytest.raises(LookupError, match="a bug of theirs"):
         await team.handler(offer.request)
     # LiveKit refuses it then, for nobody but this worker.
+    assert changes(before) == {}
     assert (offer.answers, team.handler.accepting) == (0, frozenset())
 
 
@@ -478,12 +490,6 @@ async def test_a_worker_that_refuses_remembers_the_room() -> None:
     )
     await handler(Offer().request)
     assert told == ["a-room"]
-
-
-def counted(name: str) -> float:
-    value = REGISTRY.get_sample_value(name)
-    assert value is not None
-    return value
 
 
 # Whatever the metadata says

@@ -64,8 +64,10 @@ class Worker:
         self.server.has(FRENCH)
         self.rooms = Rooms()
         self.rooms.listed(self.server.rooms, time.monotonic())
+        self.own = OwnJobs()
         self.adopter = Adopter(
-            Lookout(candidate(), OwnJobs()),
+            Lookout(candidate(), self.own),
+            self.own,
             sessions=self._sessions,
             may_adopt=lambda: not self.full,
             busy=lambda: self.busy,
@@ -242,17 +244,33 @@ def crashed(attempts: int, *, taken_before: bool = False) -> DispatchRecord:
 
 
 def test_the_first_retry_comes_at_once_and_the_next_ones_ever_more_rarely() -> None:
-    pauses = [pause_s(crashed(attempts)) for attempts in range(1, 9)]
+    pauses = [pause_s(crashed(attempts), 0) for attempts in range(1, 9)]
     assert pauses == [0, 4, 8, 16, 32, MAX_PAUSE_S, MAX_PAUSE_S, MAX_PAUSE_S]
 
 
 def test_the_run_that_the_dispatcher_began_counts_too() -> None:
-    pauses = [pause_s(crashed(attempts, taken_before=True)) for attempts in range(1, 6)]
+    pauses = [pause_s(crashed(attempts, taken_before=True), 0) for attempts in range(1, 6)]
     assert pauses == [4, 8, 16, 32, MAX_PAUSE_S]
 
 
+async def test_a_run_here_counts_before_the_server_lists_it(worker: Worker) -> None:
+    """livekit-server lists a job that it has dispatched some five seconds later."""
+    for running in ({"AJ_1": Job(id="AJ_1", dispatch_id=FRENCH.id)}, {}):
+        worker.own.update(running, time.monotonic())
+    adopting = asyncio.create_task(worker.adopt())
+    await worker.has_launched.wait()
+    worker.sessions.clear()
+    await adopting
+    assert worker.known.not_before_s == worker.known.adopted_s + CRASH_PAUSE_S
+
+
+@pytest.mark.parametrize("ended_here", range(1, 6))
+def test_runs_are_not_counted_twice(ended_here: int) -> None:
+    assert pause_s(crashed(ended_here + 1), ended_here) == pause_s(crashed(ended_here + 1), 0)
+
+
 def test_a_dispatch_that_never_stops_crashing_is_never_given_up() -> None:
-    assert pause_s(crashed(10**6)) == MAX_PAUSE_S
+    assert pause_s(crashed(10**6), 0) == MAX_PAUSE_S
 
 
 async def test_the_pause_begins_with_the_adoption(worker: Worker) -> None:
@@ -263,5 +281,5 @@ async def test_the_pause_begins_with_the_adoption(worker: Worker) -> None:
         await worker.has_launched.wait()
         worker.sessions.clear()
         await adopting
-        pause = pause_s(crashed(attempt))
+        pause = pause_s(crashed(attempt), 0)
         assert began_s + pause <= worker.known.not_before_s <= time.monotonic() + pause
