@@ -78,7 +78,7 @@ class Claim:
             await self._connect(*arguments, **options)
         except rtc.ConnectError as error:
             logger.error(
-                "the job could not join its room, which is left to be adopted; "
+                "the job could not join its room and ends; "
                 "look at the LiveKit server and the network",
                 extra={"room": self._ctx.job.room.name, "error": str(error)},
             )

@@ -302,6 +302,13 @@ def test_who_waits_in_a_room_that_was_forgotten_at_once_is_forgotten_too(
     assert [t.kind for t in verdict(user, outages=outages).troubles] == [kind]
 
 
+def test_who_has_an_agent_that_does_not_answer_is_lost_whatever_the_server_forgot() -> None:
+    mute = an_agent(from_s=116.0, says=())
+    stay = a_stay(mute, from_s=115.0, to_s=150.0, questions=(Question(115.0, None),))
+    user = a_user(stay, asked_s=99.8, made_s=99.9)
+    assert [t.kind for t in verdict(user, outages=(Span(101, 103),)).troubles] == ["lost"]
+
+
 def test_what_nobody_could_know_is_forgiven() -> None:
     stay = a_stay(an_agent(from_s=108, says=(109.0,)), to_s=112)
     found = verdict(a_user(stay, target="build-2"), outages=(Span(101, 103),))
