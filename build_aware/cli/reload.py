@@ -57,10 +57,9 @@ def exit_code(returncode: int, *, stopped: bool) -> int:
         returncode: as `subprocess` tells it: negative if a signal has killed the worker.
         stopped: whether a stop signal has come.
     """
+    # It was killed before it could handle the signal: nothing had begun.
     if stopped and -returncode in STOP_SIGNALS:
-        return (
-            ExitCode.DRAINED
-        )  # It was killed before it could handle the signal: nothing had begun.
+        return ExitCode.DRAINED
     return returncode if returncode >= 0 else 128 - returncode
 
 
