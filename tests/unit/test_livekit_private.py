@@ -399,7 +399,7 @@ def test_a_request_is_made_as_livekit_makes_it() -> None:
 
 def test_the_order_of_a_jobs_end_is_the_one_that_we_count_on() -> None:
     """`job.ending` adds up their limits."""
-    source = inspect.getsource(job_proc_lazy_main._JobProc._shutdown_job)
+    source = inspect.getsource(job_proc_lazy_main._JobProc)
     steps = [
         "asyncio.wait_for(asyncio.shield(job_entry_task), timeout=15)",
         "session.aclose(), timeout=_SESSION_ACLOSE_TIMEOUT",
