@@ -80,7 +80,9 @@ class Lookout:
 
         known = set(record.dispatches)
         dispatches = list(await api.agent_dispatch.list_dispatch(record.room.name))
-        record.take_in(self._candidate.asked_in(dispatches), gone=known)
+        # Where the server was lost meanwhile, this may be another room of the same name.
+        gone = known if record.listed else ()
+        record.take_in(self._candidate.asked_in(dispatches), gone=gone)
         dispatches += _still_asked(record, dispatches)
         now_s = time.monotonic()
         for dispatch_id in served(dispatches, there):

@@ -93,7 +93,7 @@ class RoomRecord:
         room: the room, as it was last listed or offered.
         first_seen_s: when it was first listed, or offered to this worker.
         known_s: when it was last listed or offered.
-        listed: whether the last list of all rooms had it.
+        listed: whether the last list of all rooms had it, by the server that is connected now.
         dispatches: the dispatches for this agent that it has, as far as is known, by id.
         remembered: what it had asked for, if it was lost and has come back.
         agents: the sids of the agents that the last look has found there, of whatever name.
@@ -218,9 +218,14 @@ class Rooms:
         return [record.look for record in self._records.values() if record.look is not None]
 
     def connected_again(self, now_s: float) -> None:
-        """Take note that this worker has lost its server and has it back."""
+        """Take note that this worker has lost its server and has it back.
+
+        No room is looked at before it is listed again: by its name the server may answer for
+        another one, which has come back without what this one had asked for.
+        """
         self._back_s = now_s
         for record in self._records.values():
+            record.listed = False
             record.held_until_s = now_s + HOLD_S if record.has_agent else -math.inf
 
     def holds(self, name: str, now_s: float) -> bool:

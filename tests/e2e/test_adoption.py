@@ -147,6 +147,7 @@ async def test_users_of_a_killed_worker_get_another_agent(
     assert len(other.find("adopting a waiting room")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_a_user_of_a_killed_worker_whose_agent_published_nothing_gets_another_one_soon(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
@@ -167,6 +168,7 @@ async def test_a_user_of_a_killed_worker_whose_agent_published_nothing_gets_anot
     assert time.monotonic() - killed < SOON_S
 
 
+@pytest.mark.slow
 async def test_a_job_that_a_request_handler_has_ended_is_adopted_by_nobody(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
@@ -320,6 +322,7 @@ async def test_a_full_worker_adopts_nothing_until_it_has_room(
     await second.agent()
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_no_room_is_forgotten_when_the_server_restarts(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
@@ -346,6 +349,7 @@ async def test_no_room_is_forgotten_when_the_server_restarts(
     assert "Traceback" not in old.output
 
 
+@pytest.mark.slow
 async def test_a_sweep_costs_one_call_while_all_rooms_have_agents(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

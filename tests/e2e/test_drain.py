@@ -253,6 +253,7 @@ async def test_ctrl_c_is_heard_while_job_processes_start(
     await leaves_clean(running, family)
 
 
+@pytest.mark.slow
 async def test_three_calls_that_end_one_after_the_other_all_end_by_themselves(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

@@ -128,6 +128,7 @@ async def test_a_room_that_waited_is_adopted_and_so_it_is_when_its_worker_is_kil
     await caller.is_answered()
 
 
+@pytest.mark.slow
 async def test_one_changed_character_makes_another_build(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ async def one_for_each(caller: Caller, count: int) -> None:
     assert sorted(caller.answers) == ["de: hello", "fr: hello"]
 
 
+@pytest.mark.slow
 async def test_both_agents_of_a_room_are_replaced_when_their_worker_is_killed(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
@@ -333,6 +335,7 @@ async def test_the_end_of_a_session_is_not_the_end_of_the_job(
     await caller.is_answered()
 
 
+@pytest.mark.slow
 async def test_a_room_that_the_team_refuses_gets_nobody(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
@@ -490,6 +493,7 @@ async def test_variables_that_a_module_sets_are_seen_in_its_jobs(
     assert seen == dict.fromkeys(places, expected)
 
 
+@pytest.mark.slow
 async def test_it_starts_without_a_deprecation_warning(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ async def test_the_agent_comes_back_and_the_conversation_goes_on(
         assert await running.exit() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_a_room_that_comes_back_without_its_target_is_no_untargeted_one(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom

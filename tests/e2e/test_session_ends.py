@@ -75,6 +75,7 @@ async def test_the_job_goes_on_when_its_user_joins_again_from_another_tab(
     assert not running.find("session ended")
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_the_job_ends_when_its_user_is_killed_without_a_goodbye(
     bed: Testbed, lingering: LiveKitServer, worker: StartWorker

@@ -241,6 +241,23 @@ async def test_a_note_takes_one_role_from_memory_for_good(server: StubServer) ->
     assert await adopted_for(server, record) == "fr"
 
 
+async def test_a_look_that_an_outage_overtook_forgets_nothing(server: StubServer) -> None:
+    """By its name the server may have answered for the room that came back without anything."""
+    server.has(FRENCH)
+    rooms = Rooms()
+    rooms.listed(server.rooms, time.monotonic())
+    record = rooms.get(ROOM)
+    assert record is not None
+    record.take_in([FRENCH])
+    rooms.connected_again(time.monotonic())
+    server.has()
+    await look(server, record)
+    assert record.dispatches.keys() == {"fr"}
+    rooms.listed(server.rooms, time.monotonic())
+    await look(server, record)
+    assert record.dispatches.keys() == set()
+
+
 # Checks
 
 

@@ -557,6 +557,17 @@ def test_a_suspect_that_is_not_listed_yet_is_looked_at_once_it_is() -> None:
     assert due_at(watchlist, "b") == math.inf
 
 
+@pytest.mark.parametrize("sid", ["", "RM_other"])
+def test_no_room_is_looked_at_between_an_outage_and_the_next_list(sid: str) -> None:
+    """Its name may be that of a room by now that came back without what it had asked for."""
+    watchlist = watching(room(1, 2))
+    watchlist.suspect("a", AT + 1)
+    watchlist._rooms.connected_again(AT + 2)
+    assert due(watchlist, AT + 2) == []
+    watchlist.listed([room(1, 0, sid=sid)], AT + 3)
+    assert due(watchlist, AT + 3) == ["a"]
+
+
 def test_a_suspicion_of_a_room_that_is_never_listed_is_dropped() -> None:
     watchlist = offered(room(0))
     watchlist.suspect("a", AT)
