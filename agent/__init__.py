@@ -5,8 +5,8 @@
 
 from pathlib import Path
 
-from agent import models
 from build_aware import cli
+from agent import models
 
 # Before the server, which is made from it.
 cli.load_env(Path(__file__).parent.with_name(".env.local"))

@@ -19,9 +19,9 @@ from livekit.agents import (
 )
 from livekit.agents.voice.room_io import RoomOptions
 
+from build_aware import AgentServer, Options
 from agent import models
 from agent.assistant import Assistant
-from build_aware import AgentServer, Options
 
 logger = logging.getLogger(__name__)
 

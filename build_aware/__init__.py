@@ -47,3 +47,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *globals()]
+
+
+if early.livekit_came_first():
+    # Nothing is saved by waiting, and the team's code has not gone far yet.
+    __getattr__("AgentServer")

@@ -52,6 +52,7 @@ def program() -> Path | None:
 
 
 _PROGRAM: Final = program()
+_acted = False
 
 
 def begin() -> None:
@@ -64,10 +65,20 @@ def begin() -> None:
         gc.disable()
 
 
+def livekit_came_first() -> bool:
+    """Whether livekit-agents is imported already, as its own command line does."""
+    return _PROGRAM is not None and "livekit.agents" in sys.modules
+
+
 def livekit_is_imported() -> None:
-    """Look at the files of this build, and fork the fork server, before any code of the team."""
-    if _PROGRAM is None:
+    """Look at the files of this build, and fork the fork server, before any code of the team.
+
+    Once: a second call changes nothing.
+    """
+    global _acted  # noqa: PLW0603 a process has one program
+    if _PROGRAM is None or _acted:
         return
+    _acted = True
     from build_aware.identity import whose  # noqa: PLC0415
     from build_aware.server import forkserver  # noqa: PLC0415
 

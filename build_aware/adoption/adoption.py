@@ -88,6 +88,7 @@ class Adoption:
         rooms: what this worker knows of the rooms.
         api: opens a client of the server's API.
         sessions: the jobs that run here now, by id.
+        accepting: the jobs that were accepted here and do not run yet.
         may_adopt: whether this worker can take rooms at all: connected, and not full by its own
             count of sessions.
         busy: LiveKit's own measure of the CPU if this worker is full by that, else None.
@@ -103,6 +104,7 @@ class Adoption:
         *,
         api: Callable[[], AbstractAsyncContextManager[LiveKitAPI]],
         sessions: Callable[[], Mapping[str, Job]],
+        accepting: Callable[[], Iterable[Job]],
         may_adopt: Callable[[], bool],
         busy: Callable[[], Busy | None],
         launch: Launch,
@@ -115,7 +117,7 @@ class Adoption:
         self._busy = busy
         self._own = OwnJobs()
         self._watchlist = Watchlist(rooms)
-        self._lookout = Lookout(candidate, self._own)
+        self._lookout = Lookout(candidate, self._own, accepting)
         self._adopter = Adopter(
             self._lookout,
             self._own,

@@ -24,14 +24,12 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 
 from build_aware import livekit_private
+from build_aware.dispatch.acceptance import ANSWER_S
 from build_aware.dispatch.attributes import AGENT_NAME
 
 logger = logging.getLogger(__name__)
 
 JOB_PREFIX: Final = "AJ_"
-
-ANSWER_S: Final = 10.0
-"""How long a request handler may take: livekit-server waits as long (`AssignJobTimeout`)."""
 
 TOKEN_TTL: Final = datetime.timedelta(hours=1)
 """How long a token is good for a first join; LiveKit gives those who are in a room new ones."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import Final
 
 from livekit.api import LiveKitAPI, TwirpError
+from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import ListParticipantsRequest, RoomParticipantIdentity
@@ -43,11 +44,19 @@ class Lookout:
     Args:
         candidate: what this worker may serve.
         own: the jobs that run here.
+        accepting: those that were accepted here and do not run yet. A worker that is overloaded
+            may take long for that, and must not start one more.
     """
 
-    def __init__(self, candidate: Candidate, own: OwnJobs) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        own: OwnJobs,
+        accepting: Callable[[], Iterable[Job]] = tuple,
+    ) -> None:
         self._candidate = candidate
         self._own = own
+        self._accepting = accepting
 
     async def look(
         self,
@@ -89,6 +98,8 @@ class Lookout:
             _note_agent(record, dispatch_id, now_s)
         # A job that has just begun here is not waited for: its agent is as good as there.
         here = self._own.agents_in(record.room.name)
+        coming = (job for job in self._accepting() if job.room.name == record.room.name)
+        here += map(AgentSeen.of_job, coming)
         return judge(
             self._candidate,
             participants=participants,

@@ -49,6 +49,7 @@ LogLevel = Annotated[
     typer.Option(
         metavar="LEVEL",
         callback=_log_level,
+        envvar="LIVEKIT_LOG_LEVEL",
         help=f"Log from this level on: {', '.join(LOG_LEVELS)}.",
     ),
 ]
@@ -190,6 +191,7 @@ def _work(context: typer.Context, *, dev: bool, log_level: str | None) -> None:
     from build_aware.cli import logs, runner  # noqa: PLC0415 slow
 
     server = _found(context).server()
+    whose.begins_with(_found(context).file)
     server.update_options(**_flags(context))
     logs.set_up(server, dev=dev, level=log_level)
     runner.run(server, dev=dev, signals=server.stop_signals())

@@ -7,13 +7,14 @@ of its psrpc client), and every worker that says no spends from the same three.
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from livekit.protocol.agent import Job
 from prometheus_client import Counter
 
 from build_aware.dispatch import attributes
@@ -31,6 +32,9 @@ RequestHandler = Callable[["JobRequest"], Awaitable[Any]]
 Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held", "on_request"]
 
 logger = logging.getLogger(__name__)
+
+ANSWER_S: Final = 10.0
+"""How long a request handler may take: livekit-server waits as long (`AssignJobTimeout`)."""
 
 _SHOWN_CHARACTERS: Final = 80
 
@@ -114,12 +118,12 @@ class Acceptance:
         self._rooms = rooms
         self._team = team
         self._on_refused = on_refused
-        self._accepting: set[str] = set()
+        self._accepting: dict[str, Job] = {}
         self._explained = False
 
     @property
-    def accepting(self) -> Set[str]:
-        """Ids of jobs accepted but not yet running: assignment or process is on its way."""
+    def accepting(self) -> Mapping[str, Job]:
+        """Jobs accepted but not yet running, by id: assignment or process is on its way."""
         return self._accepting
 
     async def __call__(self, request: JobRequest) -> None:
@@ -145,9 +149,15 @@ class Acceptance:
             await request.reject(terminate=False)
             self._on_refused(job.room.name)
             return
-        self._accepting.add(job.id)
+        self._accepting[job.id] = job
         try:
-            await self.ask_team(request, functools.partial(_record, request, asked, decision))
+            async with asyncio.timeout(ANSWER_S) as limit:
+
+                def answered(accepts: bool) -> None:
+                    limit.reschedule(None)
+                    _record(request, asked, decision, accepts)
+
+                await self.ask_team(request, answered)
         except AssignmentTimeoutError:
             logger.warning(
                 "accepted a job that LiveKit never assigned; "
@@ -155,8 +165,18 @@ class Acceptance:
                 extra={"job_id": job.id, "room": job.room.name},
             )
             self._on_refused(job.room.name)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            # LiveKit takes that for a no, for this worker alone.
+            logger.error(
+                "the request handler did not answer in time and is cancelled; bound what it waits "
+                "for",
+                extra={"job_id": job.id, "room": job.room.name, "timeout_s": ANSWER_S},
+            )
+            self._on_refused(job.room.name)
         finally:
-            self._accepting.discard(job.id)
+            del self._accepting[job.id]
 
     async def ask_team(
         self, request: JobRequest, answered: Callable[[bool], None] = lambda _: None

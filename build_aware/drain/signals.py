@@ -105,7 +105,12 @@ class StopSignals:
         livekit_private.keep_ctrl_c()
 
     def _get_in_front(self, number: int) -> None:
-        self._behind[number] = signal.getsignal(number)
+        found = signal.getsignal(number)
+        # Of another server of this program, which does not run.
+        other = getattr(found, "__self__", None)
+        if isinstance(other, StopSignals) and other is not self:
+            found = other._behind.get(number)
+        self._behind[number] = found
         self._escalation_s = livekit_private.escalation_s()
         signal.signal(number, self._handle)
 

@@ -30,7 +30,17 @@ class Identity:
     counted: Snapshot | None
 
 
+_program: Path | None = None
 _early: Snapshot | None = None
+
+
+def begins_with(file: Path) -> None:
+    """Say which file this program begins with: then that says whose build this is.
+
+    An entrypoint may be written elsewhere, as in a library that several agents share.
+    """
+    global _program  # noqa: PLW0603 a process has one program
+    _program = file
 
 
 def look_early(file: Path) -> None:
@@ -39,6 +49,7 @@ def look_early(file: Path) -> None:
     What is wrong with them is told when the build is asked for.
     """
     global _early  # noqa: PLW0603 a process has one program
+    begins_with(file)
     try:
         _early = take(read_project(root_of(file)))
     except BuildError:
@@ -64,7 +75,8 @@ def identify(
     """Identify the build of the agent that `file` begins.
 
     Args:
-        file: the file of its entrypoint; None takes the program's.
+        file: the file of its entrypoint, where it is not known which the program begins with; None
+            takes the program's name.
         build_id: overrides the content id (`AGENT_BUILD_ID`).
         commit: overrides what git says (`AGENT_BUILD_COMMIT`).
         deployment: the LiveKit deployment name (`LIVEKIT_AGENT_DEPLOYMENT`).
@@ -72,6 +84,7 @@ def identify(
     Raises:
         BuildError: it cannot be identified.
     """
+    file = _program or file
     root = root_of(file or Path(sys.argv[0]))
     counted = _early if _early is not None and _early.project.root == root else None
     if counted is None and not build_id:

@@ -32,10 +32,10 @@ class Callbacks:
 
     Args:
         ctx: the job.
-        limit_s: what each of them gets: LiveKit's own limit for a job process to end.
+        limit_s: what each of them gets; asked when they begin.
     """
 
-    def __init__(self, ctx: JobContext, limit_s: float) -> None:
+    def __init__(self, ctx: JobContext, limit_s: Callable[[], float]) -> None:
         self._limit_s = limit_s
         self._add = ctx.add_shutdown_callback
         self._all: list[Bounded] = []
@@ -79,17 +79,18 @@ class Callbacks:
         return bounded
 
     async def _run_one(self, callback: Callback, arguments: tuple[str, ...]) -> None:
+        limit_s = self._limit_s()
         name = getattr(callback, "__qualname__", repr(callback))
         running = asyncio.ensure_future(_call(callback, arguments))
         # Not `wait_for`, which waits again for what does not mind its cancellation.
-        await asyncio.wait([running], timeout=self._limit_s)
+        await asyncio.wait([running], timeout=limit_s)
         if not running.done():
             running.cancel()
             logger.error(
                 "a shutdown callback did not return in time and is left behind; "
                 "let it finish sooner, hand its work to a queue, or raise the AgentServer's "
                 "shutdown_process_timeout",
-                extra={"callback": name, "timeout_s": self._limit_s},
+                extra={"callback": name, "timeout_s": limit_s},
             )
         elif not running.cancelled() and (error := running.exception()) is not None:
             logger.error("a shutdown callback failed", exc_info=error, extra={"callback": name})
@@ -98,7 +99,7 @@ class Callbacks:
         if not self._in_a_process:
             return
         # One that blocks the event loop is left behind, too.
-        after(self._limit_s + EXIT_S, os._exit, 0)
+        after(self._limit_s() + EXIT_S, os._exit, 0)
         await asyncio.sleep(0)  # The others begin.
         if self._running:
             await self._idle.wait()

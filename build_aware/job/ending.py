@@ -28,6 +28,9 @@ CLOSE_S: Final = 80.0
 """What LiveKit gives an entrypoint (15 s) and the closing of an `AgentSession` (60 s) at the end of
 a job, and 5 s more. `on_session_end` comes after them, and has a limit of its own."""
 
+KILL_S: Final = 3.0
+"""How long before a worker that closes kills a job its callbacks should have run."""
+
 _BY_SOMEBODY: Final = (
     rtc.DisconnectReason.CLIENT_INITIATED,
     rtc.DisconnectReason.DUPLICATE_IDENTITY,
@@ -58,7 +61,7 @@ class Ending:
         """Set when the job begins to end."""
         self.on_purpose = False
         """Whether the team's code ended the session, and not its user, a fault or the worker."""
-        self.callbacks = Callbacks(ctx, facts.callbacks_s)
+        self.callbacks = Callbacks(ctx, facts.own_endings_s)
         self._shutdown = ctx.shutdown
         ctx.shutdown = self._on_shutdown  # type: ignore[method-assign]
         self._in_a_process = ctx.proc.executor_type is JobExecutorType.PROCESS
@@ -76,6 +79,17 @@ class Ending:
         if self._in_a_process and not self._guarded:
             self._guarded = True
             after(CLOSE_S + self._facts.session_end_s, self._give_up, reason)
+
+    def worker_closes(self) -> None:
+        """The worker ends what still runs, and will kill it: callbacks have to run before that."""
+        self.comes_by_itself("the worker closes")
+        if self._in_a_process:
+            last_s = self._facts.callbacks_s + KILL_S
+            after(
+                max(self._facts.shutdown_s - last_s, self._facts.shutdown_s / 2),
+                self._give_up,
+                "the worker closes",
+            )
 
     async def leave_when_the_worker_dies(self) -> None:
         """Leave the room if the worker dies, so that the user gets another agent at once.

@@ -112,8 +112,14 @@ class _Job:
         finally:
             ends.cancel()
             entrypoint.cancel()
-        await asyncio.wait({entrypoint}, timeout=GRACE_S)
+            # Its own cleanup is the team's code, as a shutdown callback is.
+            await asyncio.wait({entrypoint}, timeout=self._facts.own_endings_s())
         if not entrypoint.done():
+            logger.error(
+                "the entrypoint did not end in time after it was cancelled, and is left behind; "
+                "let it clean up sooner, or raise the AgentServer's shutdown_process_timeout",
+                extra={"room": self._ctx.job.room.name},
+            )
             return
         if not entrypoint.cancelled():
             entrypoint.result()
@@ -140,7 +146,7 @@ class _Job:
         """Begin to end when the worker closes; LiveKit tells its job process, but not us."""
         while not self._facts.shared.closes:  # noqa: ASYNC110 another process says so
             await asyncio.sleep(GRACE_S)
-        self._ending.comes_by_itself("the worker closes")
+        self._ending.worker_closes()
 
     def _name_the_build(self, state: rtc.ConnectionState.ValueType) -> None:
         """Correct the attributes where the job was taken over from an earlier build.

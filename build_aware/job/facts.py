@@ -17,6 +17,10 @@ from build_aware.settings import EndWithLastUser
 
 logger = logging.getLogger(__name__)
 
+CALM_S: Final = 60.0
+"""What each of a job's own endings gets while nobody waits for its worker to leave: as long as
+LiveKit gives an `AgentSession` to close."""
+
 _KEY: Final = "build_aware"
 _SHOWN_FILES: Final = 5
 
@@ -34,7 +38,8 @@ class JobFacts:
         shared: what the worker learns later, and what it is told.
         end_with_last_user: when the job ends with its last user.
         join_timeout_s: for how long the job waits for its first user; None for ever.
-        callbacks_s: what LiveKit gives shutdown callbacks.
+        callbacks_s: what LiveKit gives shutdown callbacks when it ends a job process.
+        shutdown_s: what a worker that closes gives its jobs before it kills them.
         session_end_s: what LiveKit gives the team's `on_session_end`.
         hidden: whether other participants cannot see this agent.
         presence: whether it publishes a data track to be counted.
@@ -47,8 +52,18 @@ class JobFacts:
     join_timeout_s: float | None
     callbacks_s: float
     session_end_s: float
+    shutdown_s: float
     hidden: bool
     presence: bool = False
+
+    def own_endings_s(self) -> float:
+        """What each of the team's own endings gets now: callbacks, and the entrypoint's cleanup.
+
+        LiveKit limits them where it ends a job process, and nowhere else.
+        """
+        if self.shared.drains or self.shared.closes:
+            return self.callbacks_s
+        return max(self.callbacks_s, CALM_S)
 
     @classmethod
     def of(cls, ctx: JobContext) -> JobFacts:

@@ -27,8 +27,9 @@ from build_aware.job.shared import Shared
 
 logger = logging.getLogger(__name__)
 
-DRAIN_BEGINS_S: Final = 2.0
-"""How long a job waits, after a SIGTERM, for its worker to drain."""
+DRAIN_BEGINS_S: Final = 15.0
+"""How long a job waits, after a SIGTERM, for its worker to drain: longer than a library in C, such
+as a name lookup, may keep Python from handling the signal there."""
 
 
 def ignore_all() -> None:

@@ -20,6 +20,7 @@ from build_aware import livekit_private, settings
 from build_aware.dispatch import capacity
 from build_aware.dispatch.acceptance import RequestHandler
 from build_aware.drain import signals, starting
+from build_aware.drain.budget import Budget
 from build_aware.drain.exit_codes import fail
 from build_aware.identity import whose
 from build_aware.identity.build import Build
@@ -137,6 +138,7 @@ class AgentServer(livekit.agents.AgentServer):
             join_timeout_s=config.join_timeout_s,
             callbacks_s=callbacks_s,
             session_end_s=session_end_s,
+            shutdown_s=Budget.of(config.drain_timeout_s).shutdown_s,
             hidden=bool(livekit_private.permissions(self).hidden),
             presence=config.presence,
         )

@@ -29,7 +29,7 @@ from typing import Any, Final, NoReturn
 
 from build_aware.drain import starting
 from build_aware.job import signals
-from build_aware.server.modules import forget_unfinished
+from build_aware.server.modules import finished, forget_unfinished
 
 METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus-client reads this variable when it is imported, and never again."""
@@ -76,6 +76,9 @@ def fork() -> None:
         or sys.version_info >= (3, 14)
         or threading.active_count() > 1
         or _pid() is not None
+        # Job processes run the team's modules. One that has run here already may have left
+        # something in a library, such as a metric, that it cannot register twice.
+        or finished()
     ):
         return
     resource_tracker.ensure_running()

@@ -7,10 +7,22 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+
+
+def finished() -> set[str]:
+    """Names of modules that a job process has to run, and that have run here already.
+
+    What they have left in others, such as a metric in a library's registry, would be in the way.
+    """
+    importing = set(_importing(sys._getframe()))
+    running = {parent for name in importing for parent in _with_parents(name)}
+    # Python knows the program by a second name, `__mp_main__`.
+    these = {id(sys.modules.get(name)) for name in running}
+    return {name for name in _to_forget(importing) if id(sys.modules[name]) not in these}
 
 
 def forget_unfinished() -> None:
@@ -19,16 +31,8 @@ def forget_unfinished() -> None:
     Those are the ones that are being imported right now, and all others of the team: a job
     process must not share their connections, threads and locks with the worker.
     """
-    importing = set(_importing(sys._getframe()))
-    forgotten = {
-        name
-        for name, module in list(sys.modules.items())
-        if not _is_ours(name) and (name in importing or not is_installed(name, module))
-    }
-    for name in list(sys.modules):
-        # A package that is imported again knows nothing of its modules that are loaded.
-        if not _is_ours(name) and not forgotten.isdisjoint(_with_parents(name)):
-            del sys.modules[name]
+    for name in _to_forget(set(_importing(sys._getframe()))):
+        del sys.modules[name]
 
 
 def is_installed(name: str, module: Any) -> bool:
@@ -56,6 +60,20 @@ def _importing(frame: FrameType | None) -> Iterator[str]:
         if frame.f_code.co_name == "<module>":
             yield str(frame.f_globals.get("__name__"))
         frame = frame.f_back
+
+
+def _to_forget(importing: Set[str]) -> set[str]:
+    forgotten = {
+        name
+        for name, module in list(sys.modules.items())
+        if not _is_ours(name) and (name in importing or not is_installed(name, module))
+    }
+    # A package that is imported again knows nothing of its modules that are loaded.
+    return {
+        name
+        for name in sys.modules
+        if not _is_ours(name) and not forgotten.isdisjoint(_with_parents(name))
+    }
 
 
 def _is_ours(name: str) -> bool:

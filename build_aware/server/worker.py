@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from livekit.agents import AgentServer
 from livekit.agents.worker import ServerType
@@ -36,6 +37,9 @@ from build_aware.settings import Settings
 logger = logging.getLogger(__name__)
 
 Run = Callable[[], Awaitable[None]]
+
+_NO_PORT: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+"""What an operating system says of a port that cannot be listened on."""
 
 
 class Worker:
@@ -115,13 +119,18 @@ class Worker:
         try:
             await self._serve_status()
             await self._run_until_refused(run)
-        except OSError as error:
-            logger.error("a port cannot be listened on; set another one", extra={"error": error})
-            self._shutdown.exit_code = ExitCode.CONFIGURATION
-        except RuntimeError as error:
-            if not self._started:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_PORT:
+                logger.error(
+                    "a port cannot be listened on; set another one", extra={"error": error}
+                )
+                self._shutdown.exit_code = ExitCode.CONFIGURATION
+            elif isinstance(error, RuntimeError) and self._started:
+                self._give_up(str(error))
+            else:
+                # LiveKit's command line logs what is raised, and would exit with 0.
+                self._shutdown.exit_code = ExitCode.CRASHED
                 raise
-            self._give_up(str(error))
 
     async def drain(self, drain: Callable[[float], Awaitable[None]]) -> None:
         """Let sessions end, within the budget; `drain` is LiveKit's own, with its limit."""
@@ -162,7 +171,7 @@ class Worker:
     def session_count(self) -> int:
         """Sessions that run here or are about to."""
         adopting = self._adoption.starting if self._adoption else frozenset()
-        return len(self._sessions().keys() | self.acceptance.accepting | adopting)
+        return len(self._sessions().keys() | self.acceptance.accepting.keys() | adopting)
 
     def state(self) -> State:
         """Where this worker is between its start and its end."""
@@ -236,6 +245,7 @@ class Worker:
             self._rooms,
             api=functools.partial(client, credentials),
             sessions=self._sessions,
+            accepting=self.acceptance.accepting.values,
             may_adopt=self._may_adopt,
             busy=self._busy,
             launch=functools.partial(

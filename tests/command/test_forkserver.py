@@ -108,7 +108,6 @@ PROGRAM: Final = """
 import json, logging, multiprocessing, os, signal, sys, threading, time
 
 import dependency
-import team
 from build_aware.server import forkserver
 from multiprocessing.forkserver import _forkserver
 
@@ -246,6 +245,8 @@ def ends(pid: int) -> bool:
             "new",
             id="beside-a-thread",
         ),
+        # A metric of it could not be registered twice.
+        pytest.param("import team\nforkserver.fork()", "new", id="beside-a-module-of-the-team"),
         pytest.param("pass", "new", id="not-forked"),
         pytest.param(
             "forkserver.fork()\nos.environ[forkserver.METRICS] = '/somewhere'",
@@ -293,19 +294,23 @@ def test_a_job_process_is_as_below_a_fork_server_of_its_own(program: Program) ->
         """
         forkserver.fork()
         # What the team's code does after the import of ours.
+        import team
         sys.path.append(f"{sys.path[0]}/later")
         os.environ["LOADED_LATER"] = "yes"
         os.environ["TZ"] = "Asia/Tokyo"
         del os.environ["DELETED_LATER"]
         release("preloaded")
         told["main"] = os.getpid()
-        told["job"] = ask("os.getpid(), LOADED_IN, team.LOADED_IN, dependency.LOADED_IN")
+        told["job"] = ask(
+            "os.getpid(), LOADED_IN, __import__('team').LOADED_IN, dependency.LOADED_IN"
+        )
         told["found"] = ask("__import__('preloaded').FOUND")
         told["preloaded"] = ask("__import__('preloaded').LOADED_IN"), _forkserver._forkserver_pid
         told["environ"] = ask("os.environ.get('LOADED_LATER'), os.environ.get('DELETED_LATER')")
         told["gc"] = ask("__import__('gc').isenabled()")
         told["handlers"] = ask(
-            "len(logging.getLogger().handlers), len(logging.getLogger('team').handlers)"
+            "__import__('team') and "
+            "(len(logging.getLogger().handlers), len(logging.getLogger('team').handlers))"
         )
         told["signals"] = ask("[callable(signal.getsignal(n)) for n in (2, 15)]")
         """

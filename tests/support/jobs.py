@@ -140,6 +140,7 @@ def stub_job(
         "join_timeout_s": None,
         "callbacks_s": 10.0,
         "session_end_s": 300.0,
+        "shutdown_s": 25.0,
         "hidden": False,
     }
     told = JobFacts(shared=shared, **(said | facts))

@@ -4,7 +4,7 @@ import ast
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 from prometheus_client import REGISTRY
 
+from build_aware.dispatch import acceptance as acceptances
 from build_aware.dispatch.acceptance import Acceptance, Decision, Reason, decide
 from build_aware.dispatch.attributes import of_job
 from build_aware.dispatch.rooms import Rooms
@@ -181,27 +182,27 @@ async def test_a_job_counts_as_accepting_while_livekit_assigns_it() -> None:
         await assigned.wait()
 
     handler = acceptance()
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
     answering = asyncio.create_task(handler(Offer(on_accepting=assign).request))
     await arrived.wait()
-    assert handler.accepting == {"AJ_1"}
+    assert handler.accepting.keys() == {"AJ_1"}
     assigned.set()
     await answering
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
 
 
 async def test_a_rejected_job_never_counts_as_accepting() -> None:
     handler = acceptance(untargeted="reject")
-    seen: list[Set[str]] = []
+    seen: list[int] = []
 
     async def on_reject(_: bool) -> None:
-        seen.append(handler.accepting)
+        seen.append(len(handler.accepting))
 
     async def on_accept(_: JobAcceptArguments) -> None:
         raise AssertionError("a job was accepted against the policy")
 
     await handler(JobRequest(job=Job(id="AJ_1"), on_accept=on_accept, on_reject=on_reject))
-    assert seen == [frozenset()]
+    assert seen == [0]
 
 
 async def test_a_job_that_livekit_never_assigns_is_a_warning(
@@ -216,7 +217,7 @@ async def test_a_job_that_livekit_never_assigns_is_a_warning(
     assert record.levelno == logging.WARNING
     assert "never assigned" in record.getMessage()
     assert (vars(record)["job_id"], vars(record)["room"]) == ("AJ_1", "a-room")
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
     assert offer.answers == 1
 
 
@@ -227,7 +228,7 @@ async def test_any_other_failure_is_livekits_to_see() -> None:
     handler = acceptance()
     with pytest.raises(ConnectionError):
         await handler(Offer(on_accepting=fail).request)
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
 
 
 @pytest.mark.parametrize("untargeted", ["accept", "reject"])
@@ -393,10 +394,10 @@ async def test_a_job_counts_as_accepting_while_the_team_thinks() -> None:
     team = Team(think)
     answering = asyncio.create_task(team.handler(Offer().request))
     await asked.wait()
-    assert team.handler.accepting == {"AJ_1"}
+    assert team.handler.accepting.keys() == {"AJ_1"}
     answer.set()
     await answering
-    assert team.handler.accepting == frozenset()
+    assert team.handler.accepting == {}
 
 
 async def test_the_team_may_leave_a_job_to_the_next_worker(
@@ -440,7 +441,7 @@ async def test_what_the_team_raises_is_livekits_to_see() -> None:
         await team.handler(offer.request)
     # LiveKit refuses it then, for nobody but this worker.
     assert changes(before) == {}
-    assert (offer.answers, team.handler.accepting) == (0, frozenset())
+    assert (offer.answers, team.handler.accepting) == (0, {})
 
 
 async def test_a_team_that_does_not_answer_leaves_it_to_livekit() -> None:
@@ -448,7 +449,44 @@ async def test_a_team_that_does_not_answer_leaves_it_to_livekit() -> None:
 
     team, offer = Team(say_nothing), Offer()
     await team.handler(offer.request)
-    assert (offer.answers, team.handler.accepting) == (0, frozenset())
+    assert (offer.answers, team.handler.accepting) == (0, {})
+
+
+async def test_a_team_that_hangs_keeps_no_place_and_no_drain(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(request: JobRequest) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(acceptances, "ANSWER_S", 0.0)
+    team, offer = Team(hang), Offer()
+    await team.handler(offer.request)
+    # LiveKit refuses it then, for nobody but this worker.
+    assert (offer.answers, team.handler.accepting) == (0, {})
+    assert team.told == ["a-room"]
+    assert [r.levelname for r in caplog.records if "did not answer in time" in r.getMessage()] == [
+        "ERROR"
+    ]
+
+
+async def test_a_team_that_has_answered_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may wait for the assignment, and for a job process."""
+
+    async def assigned() -> None:
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(acceptances, "ANSWER_S", 0.01)
+    team, offer = Team(lambda request: request.accept()), Offer(on_accepting=assigned)
+    await team.handler(offer.request)
+    assert (len(offer.accepted), team.told) == (1, [])
+
+
+async def test_a_timeout_of_the_teams_own_is_livekits_to_see() -> None:
+    async def fail(request: JobRequest) -> None:
+        raise TimeoutError("of theirs")
+
+    with pytest.raises(TimeoutError, match="of theirs"):
+        await Team(fail).handler(Offer().request)
 
 
 async def test_a_job_that_livekit_never_assigns_is_a_warning_with_a_team_too(

@@ -60,6 +60,7 @@ class Worker:
             self.rooms,
             api=self.server.open,
             sessions=self._sessions,
+            accepting=tuple,
             may_adopt=lambda: self.connected,
             busy=lambda: None,
             launch=self._launch,

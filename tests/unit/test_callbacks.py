@@ -23,7 +23,7 @@ LONG_S = 10.0
 
 def bounded_job(limit_s: float = LONG_S) -> tuple[StubJob, Callbacks]:
     job = stub_job()
-    return job, Callbacks(job.ctx, limit_s)
+    return job, Callbacks(job.ctx, lambda: limit_s)
 
 
 def named(records: list[logging.LogRecord]) -> list[Any]:
@@ -222,7 +222,7 @@ def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
 
 async def test_a_process_ends_soon_after_its_last_callback(timers: Timers) -> None:
     job = stub_job(executor=JobExecutorType.PROCESS)
-    Callbacks(job.ctx, 7.0)
+    Callbacks(job.ctx, lambda: 7.0)
     go = asyncio.Event()
 
     async def slow() -> None:
@@ -240,14 +240,14 @@ async def test_a_process_ends_soon_after_its_last_callback(timers: Timers) -> No
 
 async def test_a_process_without_callbacks_ends_soon(timers: Timers) -> None:
     job = stub_job(executor=JobExecutorType.PROCESS)
-    Callbacks(job.ctx, 7.0)
+    Callbacks(job.ctx, lambda: 7.0)
     await job.run_callbacks()
     assert [delay_s for delay_s, *_ in timers] == [7.0 + EXIT_S, EXIT_S]
 
 
 async def test_a_thread_does_not_end_its_process(timers: Timers) -> None:
     job = stub_job(executor=JobExecutorType.THREAD)
-    Callbacks(job.ctx, 7.0)
+    Callbacks(job.ctx, lambda: 7.0)
     await job.run_callbacks()
     assert list(timers) == []
 

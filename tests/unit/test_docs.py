@@ -7,10 +7,10 @@ from typing import Final
 
 import typer
 
+from build_aware import AgentServer, livekit_private
 from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
-from build_aware import AgentServer, livekit_private
 from build_aware.adoption import adopt, adoption, alarm, sweep, watchlist
 from build_aware.adoption import judgement as waiting
 from build_aware.adoption.backoff import MAX_PAUSE_S

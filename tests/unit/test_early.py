@@ -141,12 +141,15 @@ def test_a_worker_is_prepared_before_the_teams_code_runs(
     by_livekit: bool, happened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(early, "_PROGRAM", Path("/app/agent.py"))
+    monkeypatch.setattr(early, "_acted", False)
     monkeypatch.setitem(sys.modules, "__main__", module(LIVEKIT) if by_livekit else script())
     early.begin()
     assert happened == ["signals", "gc"]
     early.livekit_is_imported()
     # The build is what it was then, and what is forked need not hash it.
     assert happened[2:] == ["hashed /app/agent.py", "forked"]
+    early.livekit_is_imported()
+    assert len(happened) == 4
     assert starting.run_by_livekit is by_livekit
 
 

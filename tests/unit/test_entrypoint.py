@@ -171,14 +171,39 @@ async def test_one_that_returns_in_its_grace_is_not_cancelled(
     assert work.cancelled == 0
 
 
-async def test_one_that_does_not_mind_is_left_behind() -> None:
-    job, work = stub_job(), Work(minds=False)
+async def test_one_that_is_cancelled_may_clean_up() -> None:
+    job, began, cleaned_up = stub_job(), asyncio.Event(), asyncio.Event()
+    clean_up = asyncio.Event()
+
+    async def work(ctx: JobContext) -> None:
+        await connects(ctx)
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await clean_up.wait()
+            cleaned_up.set()
+
+    running = asyncio.create_task(run(job, work))
+    await began.wait()
+    job.ctx.shutdown()
+    await settle()
+    assert not running.done()
+    clean_up.set()
+    await running
+    assert cleaned_up.is_set()
+
+
+async def test_one_that_does_not_mind_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
+    job, work = stub_job(callbacks_s=0.0), Work(minds=False)
+    job.facts.shared.drains = True
     running = asyncio.create_task(run(job, work))
     await work.began.wait()
     job.ctx.shutdown()
     async with asyncio.timeout(LONG_S):
         await running
     assert work.cancelled == 1
+    assert [r.levelname for r in caplog.records if "left behind" in r.getMessage()] == ["ERROR"]
     work.released.set()
 
 

@@ -57,7 +57,7 @@ def may_import(wing: str, other: str) -> bool:
         return True
     if wing in TOOLS:
         return wing == "rehearsal" or other in GROUND
-    if other in TOOLS:
+    if other in {*TOOLS, "early"}:
         return wing == "cli"
     if wing in WINGS:
         return other in GROUND or (other in WINGS and WINGS.index(other) > WINGS.index(wing))

@@ -142,6 +142,17 @@ async def test_a_job_that_hangs_gets_livekits_own_limits_and_no_more(timers: Tim
     assert list(timers) == [(CLOSE_S + 120, ending._give_up, ("the entrypoint raised",))]
 
 
+@pytest.mark.parametrize(("shutdown_s", "given_up_s"), [(40.0, 27.0), (10.0, 5.0)])
+async def test_callbacks_run_before_a_worker_that_closes_kills_its_jobs(
+    shutdown_s: float, given_up_s: float, timers: Timers
+) -> None:
+    job = stub_job(executor=JobExecutorType.PROCESS, shutdown_s=shutdown_s, callbacks_s=10.0)
+    ending = ending_of(job)
+    ending.comes_by_itself("the user left")
+    ending.worker_closes()
+    assert list(timers)[1:] == [(given_up_s, ending._give_up, ("the worker closes",))]
+
+
 async def test_a_job_in_a_thread_of_the_worker_is_not_given_up(timers: Timers) -> None:
     job = stub_job(executor=JobExecutorType.THREAD)
     ending_of(job).end("over")

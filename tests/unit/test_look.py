@@ -212,6 +212,19 @@ async def test_who_has_left_just_before_its_removal_is_no_error(server: StubServ
     assert isinstance(finding, Fits)
 
 
+async def test_a_job_that_was_accepted_here_and_does_not_run_yet_is_on_its_way(
+    server: StubServer,
+) -> None:
+    """An overloaded worker takes longer for that than an agent is waited for."""
+    server.has(FRENCH, GERMAN)
+    elsewhere = job_of(GERMAN, "AJ_elsewhere", "elsewhere")
+    accepting = [job_of(FRENCH), elsewhere]
+    lookout = Lookout(candidate(), OwnJobs(), lambda: accepting)
+    finding = await lookout.look(server.api, known(server), adoptable_in_s=lambda _: 0.0)
+    assert isinstance(finding, Fits)
+    assert finding.dispatch.id == "de"
+
+
 # After a restart of the server
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import build_aware
 from build_aware.server import modules
-from build_aware.server.modules import forget_unfinished, is_installed
+from build_aware.server.modules import finished, forget_unfinished, is_installed
 
 
 def module(file: Path | None, *folders: Path, name: str = "team") -> types.ModuleType:
@@ -82,6 +82,18 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, types.ModuleType]:
     }
     monkeypatch.setattr(sys, "modules", kept)
     return kept
+
+
+def test_the_teams_modules_that_have_run_are_told_from_those_that_run(
+    tmp_path: Path, loaded: dict[str, types.ModuleType]
+) -> None:
+    program = compile("found = finished()", str(tmp_path / "server.py"), "exec")
+    for name in ("team", "team.tools", "team.server", "other"):
+        loaded[name] = module(tmp_path / f"{name}.py")
+    loaded["second_name"] = loaded["team.server"]
+    told: dict[str, Any] = {"__name__": "team.server", "finished": finished}
+    exec(program, told)  # noqa: S102 as a module is run
+    assert told["found"] == {"team.tools", "other"}
 
 
 def test_the_teams_modules_are_forgotten_and_ours_are_not(

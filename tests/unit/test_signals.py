@@ -99,6 +99,24 @@ def test_livekit_still_connects_through_the_session_that_we_replace() -> None:
     assert hasattr(connection.Connection, "ws_connect")
 
 
+def test_a_second_server_of_a_program_does_not_stand_in_the_way() -> None:
+    """It waits for LiveKit's handlers as well, and whichever gets there last is in front."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def livekits(*_: object) -> None: ...
+
+    try:
+        signal.signal(signal.SIGTERM, livekits)
+        other = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        running = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        other._get_in_front(signal.SIGTERM)
+        running._get_in_front(signal.SIGTERM)
+        assert running._behind[signal.SIGTERM] is livekits
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_program_that_handles_its_signals_itself_goes_on_to() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

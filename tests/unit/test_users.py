@@ -38,6 +38,7 @@ def facts(
         join_timeout_s=join_timeout_s,
         callbacks_s=10,
         session_end_s=300,
+        shutdown_s=25,
         hidden=False,
     )
 
