@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
@@ -39,6 +40,9 @@ STARTS_S: Final = 20.0
 
 FOLLOWS_S: Final = 1.0
 """How long after its entrypoint has returned a session may start."""
+
+INTERRUPT_S: Final = 0.2
+"""From one attempt to interrupt the wait for the person to the next."""
 
 NO_SESSION: Final = (
     "this agent has started no AgentSession, so there is nobody to write to; "
@@ -223,12 +227,21 @@ class _Job:
         if error is not None:
             self._screen.show_error(error)
         if self.conversation.done():
-            # It may be waiting for the person, who need not write any more.
-            main = threading.main_thread().ident
-            if main is not None:
-                signal.pthread_kill(main, signal.SIGINT)
+            threading.Thread(target=self._interrupt, name="interrupt", daemon=True).start()
         else:
             self.conversation.set_result(None)
+
+    def _interrupt(self) -> None:
+        """End the wait for the person, who need not write any more.
+
+        Again and again: a signal that comes in the moment before the wait begins is not heard.
+        """
+        main = threading.main_thread().ident
+        while main is not None:
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(INTERRUPT_S)
+            if not self._screen.reads:
+                return
 
 
 class _Console(AgentsConsole):

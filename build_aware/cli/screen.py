@@ -22,12 +22,16 @@ class Screen(TextOutput):
     """Shows what an agent says while it says it, and reads what the person writes.
 
     The agent writes from the event loop of its job, the person's thread is the main thread.
+
+    Attributes:
+        reads: whether the person is waited for.
     """
 
     def __init__(self) -> None:
         super().__init__(label="terminal", next_in_chain=None)
         self._speaks = False
         self._prompts = False
+        self.reads = False
         for stream in (sys.stdin, sys.stdout):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
@@ -41,6 +45,13 @@ class Screen(TextOutput):
         Raises:
             EOFError: there is none any more.
         """
+        self.reads = True
+        try:
+            return self._read()
+        finally:
+            self.reads = False
+
+    def _read(self) -> str:
         if sys.stdin.isatty():
             self._prompts = True
             try:
