@@ -27,7 +27,7 @@ PLUGINS: Final[dict[Models, tuple[str, ...]]] = {
 """The LiveKit plugins that each choice of models needs."""
 
 ANNOUNCED: Final[dict[Models, str]] = {
-    "offline": "Models: offline, which answer by rule. Set OPENAI_API_KEY for real ones.",
+    "offline": "Models: offline, with simple rules. Set OPENAI_API_KEY for real models.",
     "openai": "Models: openai, the language model only; nothing is spoken.",
     "realtime": "Models: realtime, in writing; nothing is spoken.",
 }

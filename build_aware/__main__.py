@@ -14,7 +14,7 @@ def main() -> None:
     """Run the command for the agent whose file the command line names."""
     named = [each for each in sys.argv[2:] if each.endswith(".py")]
     if sys.argv[1:] and not named and "--help" not in sys.argv:
-        fail("expected `python -m build_aware COMMAND agent.py`: no file of an agent is named")
+        fail("expected `python -m build_aware COMMAND agent.py`: no agent file is given")
     if not named:
         run(Found("agent:server"))
         return

@@ -35,24 +35,24 @@ _ANY_BUILD: Final = "any"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a team's code says. None leaves it to the environment, and then to the default.
+    """Settings in code. None leaves a setting to the environment, and then to its default.
 
     Attributes:
-        untargeted: what to do with a job that names no build. Default: accept; in `dev` only where
+        untargeted: what to do with a job that names no build. Default: accept; in `dev` only if
             the LiveKit server is on this machine.
-        adoption: whether to serve rooms that wait for this agent without being asked. Default:
-            `auto`, which is on unless the server is LiveKit Cloud.
+        adoption: whether to look for rooms that wait for this agent, and serve them. Default:
+            `auto`, which means on, except on LiveKit Cloud.
         end_with_last_user: when a job ends with its last user: while the worker drains (the
             default), always, or never. `always` is right where the session is closed with its
             user anyway, and waiting rooms are adopted.
         join_timeout: for how long a job waits for its first user. Default: as LiveKit does.
-        presence: whether agents publish a data track that costs nothing, to be counted where they
-            publish no voice: others then see at once when one is gone. Default: no.
+        presence: whether agents publish an empty data track, so that other workers notice at once
+            when an agent that publishes no voice is gone. Default: no.
         max_sessions: how many sessions this worker takes at once. Default: LiveKit's own measure.
         status_port: where `/ready`, `/status` and `/metrics` are served; 0 for a free port.
             Default: nowhere.
-        check: what else has to be right before a worker starts: returns one line for each problem.
-            They are told together with those of the environment.
+        check: your own check before a worker starts: returns one line for each problem. They are
+            reported together with those of the environment.
     """
 
     untargeted: Untargeted | None = None

@@ -122,7 +122,7 @@ class Adopter:
         except Exception as error:
             # LiveKit raises whatever its last attempt to reach a job process has raised.
             logger.error(
-                "a waiting room could not be adopted; see why job processes do not start",
+                "a waiting room could not be adopted; find out why job processes do not start",
                 extra={"room": record.room.name, "error": str(error) or type(error).__name__},
             )
             return None

@@ -28,13 +28,13 @@ SHOWN_TARGET: Final = 80
 """How many characters of a target it shows."""
 
 WAITING: Final = Gauge(
-    "agent_rooms_waiting", "Rooms that wait for a build which this worker is not."
+    "agent_rooms_waiting", "Rooms that wait for a build other than this worker's."
 )
 BUSY: Final = Gauge(
     "agent_rooms_waiting_for_cpu",
     "Rooms that wait because LiveKit's measure of the CPU says that this worker is full.",
 )
-FAILING: Final = Gauge("agent_adoption_failing", "1 while waiting rooms cannot be looked for.")
+FAILING: Final = Gauge("agent_adoption_failing", "1 while looking for waiting rooms fails.")
 
 
 class Alarm:
@@ -57,7 +57,7 @@ class Alarm:
         BUSY.set(len(for_cpu))
         if new := [record for record in waiting if not record.told]:
             logger.warning(
-                "rooms wait for another build than this; start it, or correct their target",
+                "rooms wait for a build other than this one; start it, or correct their target",
                 extra={"count": len(waiting), "rooms": _targets(new)},
             )
         new_for_cpu = [record.room.name for record in for_cpu if not record.told]
@@ -105,8 +105,8 @@ class Trouble:
         if not self._told:
             self._told = True
             logger.warning(
-                "waiting rooms cannot be looked for, trying again; "
-                "look at the LiveKit server if this lasts",
+                "cannot look for waiting rooms, trying again; "
+                "check the LiveKit server if this lasts",
                 # The traceback tells whose fault it is where it is none of the usual ones.
                 exc_info=None if isinstance(error, API_ERRORS) else error,
                 extra={"error": str(error) or type(error).__name__},
@@ -120,7 +120,7 @@ class Trouble:
         if self._told and not self.lasts:
             self._told = False
             FAILING.set(0)
-            logger.info("waiting rooms are looked for again")
+            logger.info("looking for waiting rooms again")
 
 
 def _targets(records: list[RoomRecord]) -> dict[str, str]:

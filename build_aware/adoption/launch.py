@@ -179,7 +179,7 @@ async def _answer(job: Job, ask: Ask) -> JobAcceptArguments | None:
     except Exception as error:
         # As LiveKit does, which goes by the answer if there was one before this.
         logger.error(
-            "the request handler failed; its job is refused unless it was accepted before",
+            "the request handler failed; the job is refused unless it was already accepted",
             exc_info=error,
             extra={"room": job.room.name, "dispatch_id": job.dispatch_id},
         )

@@ -50,7 +50,7 @@ LogLevel = Annotated[
         metavar="LEVEL",
         callback=_log_level,
         envvar="LIVEKIT_LOG_LEVEL",
-        help=f"Log from this level on: {', '.join(LOG_LEVELS)}.",
+        help=f"The lowest level to log: {', '.join(LOG_LEVELS)}.",
     ),
 ]
 
@@ -64,7 +64,7 @@ Without --text this is LiveKit's voice console. It also takes
 def console(
     context: typer.Context,
     text: Annotated[
-        bool, typer.Option("--text", help="Type and read: no audio, server or key is needed.")
+        bool, typer.Option("--text", help="Type and read; needs no audio, room or server.")
     ] = False,
     log_level: LogLevel = None,
 ) -> None:
@@ -74,7 +74,7 @@ def console(
         _run_livekit(context)
         return
     if context.args:
-        fail(f"console --text does not know {context.args[0]!a}; see console --help")
+        fail(f"console --text does not take {context.args[0]!a}; see console --help")
     this = _identify(context).build
     # Before the slow imports: somebody waits in front of the screen.
     typer.echo(f"Build {this.id}" + (f", version {this.version}" if this.version else ""))
@@ -89,13 +89,13 @@ def dev(  # noqa: PLR0917 Typer's
     context: typer.Context,
     log_level: LogLevel = None,
     no_reload: Annotated[
-        bool, typer.Option("--no-reload", help="Do not start again when a file changes.")
+        bool, typer.Option("--no-reload", help="Do not restart when a file changes.")
     ] = False,
     url: Annotated[str | None, typer.Option(help="LIVEKIT_URL")] = None,
     api_key: Annotated[str | None, typer.Option(help="LIVEKIT_API_KEY")] = None,
     api_secret: Annotated[str | None, typer.Option(help="LIVEKIT_API_SECRET")] = None,
 ) -> None:
-    """Run a worker while developing: it starts again when a file changes."""
+    """Run a worker for development: it restarts when a file changes."""
     _check(context, "dev")
     if not no_reload:
         from build_aware.cli import reload  # noqa: PLC0415
@@ -156,7 +156,7 @@ def build(
 
 @app.command(context_settings=_PASSED_ON)
 def rehearse(context: typer.Context) -> None:
-    """Rehearse a rolling deploy on this machine: a verdict, and a picture."""
+    """Rehearse a rolling deploy on this machine, and print a verdict."""
     try:
         from build_aware.rehearsal.cli import main  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -30,7 +30,7 @@ from build_aware.drain.exit_codes import ExitCode
 
 logger = logging.getLogger(__name__)
 
-LEAVE: Final = "Ctrl+C or Ctrl+D ends it."
+LEAVE: Final = "Press Ctrl+C or Ctrl+D to leave."
 
 CLOSE_S: Final = 2.0
 """The longest that leaving waits for the job to end."""
@@ -45,7 +45,7 @@ INTERRUPT_S: Final = 0.2
 """From one attempt to interrupt the wait for the person to the next."""
 
 NO_SESSION: Final = (
-    "this agent has started no AgentSession, so there is nobody to write to; "
+    "this agent did not start an AgentSession, so there is nobody to talk to; "
     "run it with `dev`, and join a room"
 )
 

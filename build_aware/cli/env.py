@@ -24,12 +24,12 @@ FLAGS: Final = {
 def load_env(file: Path) -> None:
     """Put what a file such as `.env.local` says into the environment, which overrides it.
 
-    As `dotenv.load_dotenv`, but a file that cannot be read ends the program with one line that says
-    why. A file that is missing is no mistake.
+    Like `dotenv.load_dotenv`, but a file that cannot be read ends the program with one line that
+    says why. A missing file is not an error.
     """
     if file.exists() and not file.is_file():
         # A directory would be passed over in silence, and a pipe waited for.
-        fail(f"{file} is no regular file; remove it, or put lines such as NAME=value into a file")
+        fail(f"{file} is not a regular file; remove it, or use a file with lines like NAME=value")
     try:
         load_dotenv(file)
     except UnicodeDecodeError:

@@ -20,9 +20,9 @@ def run_app(server: AgentServer | WorkerOptions | str) -> None:
     """Run the command that the command line names; see `--help`.
 
     Args:
-        server: a `build_aware.AgentServer`; or LiveKit's older `WorkerOptions`, of which one is
-            made; or where one is, as in `agent:server`: then `build` and `--help` need not import
-            that module, which takes seconds.
+        server: a `build_aware.AgentServer`; or LiveKit's older `WorkerOptions`, from which one is
+            made; or where to find one, such as `agent:server`: then `build` and `--help` need not
+            import that module, which takes seconds.
     """
     run(Found(server))
 

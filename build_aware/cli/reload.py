@@ -93,7 +93,7 @@ class _Reloader:
             if code != ExitCode.CRASHED:
                 return code
             # Often a slip of the pen that the next change mends.
-            logger.error("the worker has crashed; it starts again when a file changes")
+            logger.error("the worker has crashed; it restarts when a file changes")
             await _first(self._changed.wait(), self._stopped.wait())
             if self._stopped.is_set():
                 return code
@@ -108,7 +108,7 @@ class _Reloader:
             self._send(signal.SIGTERM)
             await _first(worker.wait(), asyncio.sleep(STOP_S), self._stopped.wait())
         if worker.returncode is None and not self._stopped.is_set():
-            logger.warning("the worker did not stop in time and is killed; look at what holds it")
+            logger.warning("the worker did not stop in time and is killed; see what held it up")
             self._send(signal.SIGKILL)
         return exit_code(await worker.wait(), stopped=self._stopped.is_set())
 
@@ -118,14 +118,14 @@ class _Reloader:
                 self._folder, watch_filter=watchfiles.PythonFilter()
             ):
                 logger.info(
-                    "files have changed, the worker starts again",
+                    "files have changed, restarting the worker",
                     extra={"files": sorted({path for _, path in changes})},
                 )
                 self._changed.set()
         except (OSError, RuntimeError) as error:
             logger.warning(
-                "files cannot be watched, and the worker does not reload; raise the limit that the "
-                "error names, or set WATCHFILES_FORCE_POLLING=1",
+                "cannot watch files, so the worker will not restart when they change; raise the "
+                "limit that the error names, or set WATCHFILES_FORCE_POLLING=1",
                 extra={"folder": str(self._folder), "error": str(error)},
             )
 

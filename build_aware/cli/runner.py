@@ -89,7 +89,7 @@ def _drain(loop: asyncio.AbstractEventLoop, server: AgentServer) -> None:
     try:
         _complete(loop, server.drain())
     except TimeoutError:
-        logger.warning("the drain timed out, sessions that are left are ended; set a longer one")
+        logger.warning("the drain timed out; remaining sessions are ended. Set a longer timeout")
 
 
 def _error_of(serving: asyncio.Task[None]) -> Exception | None:

@@ -148,7 +148,7 @@ class StopSignals:
         self._foreign[number].append(culprit)
         logger.error(
             "other code has taken over a stop signal, which would have kept this worker from "
-            "draining; it is called after ours now. Remove its handler, or let it call the one "
+            "draining; its handler now runs after ours. Remove it, or have it call the handler "
             "that it replaces",
             extra={"signal": number.name, **describe(culprit)},
         )
@@ -191,7 +191,7 @@ class StopSignals:
             self._pass_on(handler, number, frame)
         except BaseException:
             # It may even raise SystemExit: sessions are not cut for that.
-            logger.exception("a stop signal handler of other code failed", extra=describe(handler))
+            logger.exception("other code's stop signal handler failed", extra=describe(handler))
 
 
 def _somebody_handles() -> bool:

@@ -19,13 +19,13 @@ SLOW_S: Final = 0.2
 """The operator hears of a build id that takes more seconds of CPU."""
 
 EXPENSIVE: Final = (
-    "the build id is computed from many or large files at each start; exclude in .dockerignore "
-    f"what is not the agent's, or list what is under [{TABLE}] files in pyproject.toml"
+    "the build id is computed from many or large files at each start; exclude what the agent "
+    f"does not need in .dockerignore, or list what it needs under [{TABLE}] files in pyproject.toml"
 )
 
 OUTSIDE: Final = (
-    "modules are imported from files that do not count for the build id, so a change in them makes "
-    f"no new build; list all that counts under [{TABLE}] files in pyproject.toml"
+    "modules are imported from files that do not count for the build id, so changing them makes "
+    f"no new build; list everything that counts under [{TABLE}] files in pyproject.toml"
 )
 
 _PACKAGES: Final = frozenset({"site-packages", "dist-packages"})

@@ -31,7 +31,7 @@ NEVER_ENDINGS: Final = (".pyc", ".egg-info")
 
 _PIECE_BYTES: Final = 1 << 20
 
-_LIST_THEM: Final = f"List what counts under [{TABLE}] files in pyproject.toml"
+_LIST_THEM: Final = f"List the files that count under [{TABLE}] files in pyproject.toml"
 
 
 class Stat(NamedTuple):
@@ -125,7 +125,7 @@ class _Search:
         elif self._strict and stat.S_ISLNK(mode):
             raise BuildError(
                 f"cannot compute the build id: {name} in {self._root} is a symbolic link, and "
-                "those are not shipped. Replace it by its content, or set AGENT_BUILD_ID."
+                "those are not shipped. Replace it with its content, or set AGENT_BUILD_ID."
             )
         elif self._strict:
             raise BuildError(
@@ -173,9 +173,9 @@ class _Search:
                     size += self._add_entry(name, entry)
             if self._strict and size > max_bytes:
                 raise BuildError(
-                    f"cannot compute the build id: the files in {self._root} have more than "
-                    f"{MAX_BYTES // 1_000_000_000} GB. {_LIST_THEM}, exclude what is not the "
-                    "agent's in .dockerignore, or set AGENT_BUILD_ID."
+                    f"cannot compute the build id: the files in {self._root} add up to more than "
+                    f"{MAX_BYTES // 1_000_000_000} GB. {_LIST_THEM}, exclude what the "
+                    "agent does not need in .dockerignore, or set AGENT_BUILD_ID."
                 )
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
@@ -226,8 +226,8 @@ def _never_counts(name: str) -> bool:
 
 def _unreadable(path: str, error: OSError) -> BuildError:
     return BuildError(
-        f"cannot compute the build id: {path} cannot be read: {error.strerror}. If it is not the "
-        f"agent's, exclude it in .dockerignore. Or: {_LIST_THEM}, or set AGENT_BUILD_ID."
+        f"cannot compute the build id: {path} cannot be read: {error.strerror}. If the agent does "
+        f"not need it, exclude it in .dockerignore. Or: {_LIST_THEM}, or set AGENT_BUILD_ID."
     )
 
 

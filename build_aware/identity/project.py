@@ -91,6 +91,6 @@ def _files(table: dict[str, Any], path: Path) -> tuple[str, ...] | None:
     if absolute := next((each for each in files if each.startswith("/")), None):
         raise BuildError(
             f"cannot identify the build: {absolute!a} in [{TABLE}] of {path} is an absolute "
-            "path. Write it from the folder of that file."
+            "path. Make it relative to the folder of that file."
         )
     return tuple(posixpath.normpath(each) for each in files)

@@ -87,8 +87,8 @@ class Callbacks:
         if not running.done():
             running.cancel()
             logger.error(
-                "a shutdown callback did not return in time and is left behind; "
-                "let it finish sooner, hand its work to a queue, or raise the AgentServer's "
+                "a shutdown callback did not return in time and is not waited for any longer; "
+                "make it faster, hand its work to a queue, or raise the AgentServer's "
                 "shutdown_process_timeout",
                 extra={"callback": name, "timeout_s": limit_s},
             )

@@ -78,8 +78,8 @@ class Claim:
             await self._connect(*arguments, **options)
         except rtc.ConnectError as error:
             logger.error(
-                "the job could not join its room and ends; "
-                "look at the LiveKit server and the network",
+                "the job could not join its room and is ending; "
+                "check the LiveKit server and the network",
                 extra={"room": self._ctx.job.room.name, "error": str(error)},
             )
             self._lost("could not join the room")
@@ -93,7 +93,7 @@ class Claim:
                 text()
             except Exception:
                 # As LiveKit does with the handler of a text that comes later.
-                logger.exception("a handler of text failed")
+                logger.exception("a text stream handler failed")
         self._held.clear()
 
     async def _leave(self, reason: str) -> None:
@@ -129,8 +129,8 @@ class Claim:
                 listed = list(await self._ctx.api.agent_dispatch.list_dispatch(job.room.name))
         except Exception as error:
             logger.warning(
-                "the dispatches of a room could not be listed, so that two agents may stay for one "
-                "of them; look at the LiveKit server",
+                "could not list the dispatches of a room, so two agents may stay for the same one; "
+                "check the LiveKit server",
                 extra={"room": job.room.name, "error": str(error) or type(error).__name__},
             )
             listed = []

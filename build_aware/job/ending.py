@@ -119,8 +119,8 @@ class Ending:
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
         if reason not in _BY_SOMEBODY and not self._asked:
             logger.error(
-                "the session was cut: the agent lost its room and could not come back; "
-                "look at the LiveKit server and the network",
+                "the session was cut: the agent lost the connection to its room and could not "
+                "reconnect; check the LiveKit server and the network",
                 extra={"cause": rtc.DisconnectReason.Name(reason)},
             )
             shared = self._facts.shared
@@ -130,8 +130,8 @@ class Ending:
     def _give_up(self, reason: str) -> None:
         """In a thread of its own: the event loop may be what hangs."""
         logger.error(
-            "the job did not end in time and is left behind; look at what its entrypoint, its "
-            "session and its on_session_end wait for",
+            "the job did not end in time, so its process is ended; find out what its entrypoint, "
+            "its session or its on_session_end is waiting for",
             extra={"room": self._ctx.job.room.name, "reason": reason},
         )
         last = asyncio.run_coroutine_threadsafe(self.callbacks.run(reason), self._loop)

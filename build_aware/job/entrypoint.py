@@ -136,7 +136,7 @@ class _Job:
         await asyncio.sleep(CONNECT_S)
         if not self._ctx.room.isconnected() and not self._ending.begun.is_set():
             logger.error(
-                "the entrypoint returned and never connected to its room, the job is ended; "
+                "the entrypoint returned without connecting to its room, so the job is ended; "
                 "call ctx.connect() or start an AgentSession",
                 extra={"room": self._ctx.job.room.name},
             )
@@ -165,8 +165,8 @@ class _Job:
             await agent.set_attributes(self._facts.build.attributes())
         except Exception as error:
             logger.warning(
-                "the participant goes on naming the build of before; let the AgentServer's "
-                "permissions include can_update_metadata",
+                "the agent's attributes still name the previous build; include can_update_metadata "
+                "in the AgentServer's permissions",
                 extra={"room": self._ctx.job.room.name, "error": str(error)},
             )
 

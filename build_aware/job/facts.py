@@ -101,9 +101,9 @@ class Prepare:
         if changed := self.facts.counted.changed():
             shared.stale = True
             logger.error(
-                "files of this build have changed under the worker, and new sessions run the "
-                "changed ones: deploy into a new folder, and keep files that the agent writes "
-                "out of this one",
+                "files of this build have changed while the worker runs, so new sessions run "
+                "the changed code: deploy into a new folder, and have the agent write its files "
+                "elsewhere",
                 extra={"files": list(changed[:_SHOWN_FILES]), "count": len(changed)},
             )
 
@@ -112,7 +112,7 @@ def current_build() -> Build:
     """The build that serves; to be called inside a job.
 
     Raises:
-        RuntimeError: this is no job, or none of a build-aware worker.
+        RuntimeError: it is not called in a job, or not in a job of a build-aware worker.
     """
     facts = get_job_context().proc.userdata.get(_KEY)
     if facts is None:

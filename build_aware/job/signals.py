@@ -74,8 +74,8 @@ def _end_unless_draining(shared: Shared) -> None:
     if shared.drains:
         return
     logger.error(
-        "the job process has got SIGTERM and its worker has not: LiveKit's native library ends a "
-        "process so in a panic; look for its message above"
+        "the job process got SIGTERM but its worker did not: LiveKit's native library ends its "
+        "process this way when it panics; look for its message above"
     )
     flush()
     os._exit(1)

@@ -37,7 +37,7 @@ async def withdraw(ctx: JobContext) -> None:
             return  # The room has closed: nobody can adopt it.
         logger.warning(
             "the dispatch of a session that ended on purpose could not be deleted, "
-            "an agent may come back; look at the LiveKit server",
+            "so an agent may come back; check the LiveKit server",
             extra={"room": job.room.name, "error": str(error) or type(error).__name__},
         )
 

@@ -37,7 +37,7 @@ DEFAULTS: Final = Options()
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command(help="Rehearse a rolling deploy on this machine: a verdict, and a picture.")
+@app.command(help="Rehearse a rolling deploy on this machine, and print a verdict.")
 def rehearse(
     context: typer.Context,
     *,
@@ -52,10 +52,10 @@ def rehearse(
         bool,
         typer.Option(
             "--ask",
-            help="Ask agents which build they are, and count their answer; else their presence.",
+            help="Ask agents which build they are, and count only their answers.",
         ),
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help="All of them, one after the other.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All four in turn; implies --ask.")] = False,
     deploys: Annotated[
         int, typer.Option(help="Rolling deploys, each to a new build.")
     ] = DEFAULTS.deploys,
@@ -65,7 +65,7 @@ def rehearse(
         tuple[float, float], typer.Option(help="The shortest and longest session, in seconds.")
     ] = DEFAULTS.length_s,
     overlap: Annotated[
-        float, typer.Option(help="Seconds from the new target to the stop of old workers.")
+        float, typer.Option(help="Seconds from switching the target to stopping old workers.")
     ] = DEFAULTS.overlap_s,
     stop: Annotated[
         str, typer.Option(metavar="|".join(scenario.STOPS), help="How old workers are stopped.")
@@ -84,7 +84,7 @@ def rehearse(
     ] = DEFAULTS.patience_s,
     grace: Annotated[
         float,
-        typer.Option(help="Seconds that an old worker may stay for nobody, then it is killed."),
+        typer.Option(help="Seconds that an old worker may stay without users before it is killed."),
     ] = DEFAULTS.grace_s,
     seed: Annotated[
         int, typer.Option(help="The same seed gives the same scenario.")

@@ -41,7 +41,7 @@ class AgentServer(livekit.agents.AgentServer):
     LiveKit's keywords and decorators are unchanged.
 
     Args:
-        aware: what this package is to do; what it does not say, the environment says.
+        aware: options of this package; what they leave open, the environment decides.
         **livekit: LiveKit's own keywords. A `drain_timeout` is the whole budget, from the stop
             signal to the exit; `shutdown_process_timeout` is what each shutdown callback gets.
     """
@@ -120,7 +120,7 @@ class AgentServer(livekit.agents.AgentServer):
         try:
             config = self.settings_for(command)
             if not livekit_private.has_entrypoint(self):
-                fail("nothing runs sessions; put @server.rtc_session() in front of a function")
+                fail("no function runs sessions; decorate one with @server.rtc_session()")
             identity = self._identify(config)
         except SystemExit:
             _tell_no_more()

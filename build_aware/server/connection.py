@@ -113,7 +113,7 @@ class Connection:
             elif self._session_count():
                 await asyncio.sleep(PATIENCE_S)
             else:
-                self._on_refused(f"it answers {status} to this API key and secret")
+                self._on_refused(f"the server answers {status} to this API key and secret")
                 await asyncio.Event().wait()
 
     def _tell(self, error: aiohttp.WSServerHandshakeError) -> None:
@@ -125,14 +125,14 @@ class Connection:
         found = {"status": error.status, "url": str(error.request_info.real_url.with_query(None))}
         if error.status in _UNAUTHORIZED:
             logger.warning(
-                "LiveKit refuses this worker, which tries on; check the API key and secret, "
-                "this machine's clock, and what stands before the server",
+                "LiveKit refuses this worker, which keeps trying; check the API key and secret, "
+                "this machine's clock, and any proxy in front of the server",
                 extra=found | {"patience_s": PATIENCE_S, "sessions": self._session_count()},
             )
         else:
             logger.warning(
-                "LiveKit's URL answers with an HTTP error, and the worker tries on; "
-                "check host and path of the URL, and what stands before the server",
+                "LiveKit's URL answers with an HTTP error, and the worker keeps trying; "
+                "check the URL's host and path, and any proxy in front of the server",
                 extra=found,
             )
 

@@ -27,7 +27,7 @@ def introduce(
         dev: whether it runs for development.
     """
     logger.info(
-        "this worker's build and drain",
+        "worker build and drain budget",
         extra=build.facts()
         | {
             "untargeted": untargeted,
@@ -40,12 +40,12 @@ def introduce(
     if untargeted == "reject":
         logger.warning(
             "jobs that name no build are refused; "
-            "put the metadata below on a room or dispatch to reach this worker, "
+            "put this metadata on a room or dispatch to reach this worker, "
             "or set AGENT_UNTARGETED=accept",
             extra={"metadata": json.dumps({target.KEY: build.id})},
         )
     if in_threads and not dev:
         logger.warning(
-            "jobs run in threads of the worker: one that crashes or blocks takes all of them "
-            "along; use JobExecutorType.PROCESS in production"
+            "jobs run in threads of the worker: one that crashes or blocks takes the others "
+            "down with it; use JobExecutorType.PROCESS in production"
         )

@@ -78,7 +78,7 @@ class Shutdown:
             self.exit_code = ExitCode.SESSIONS_CUT
             logger.error(
                 "sessions cut; give them more time with AGENT_DRAIN_TIMEOUT, "
-                "or look at why they did not end",
+                "or find out why they did not end",
                 extra={
                     "rooms": rooms,
                     "cause": "second SIGINT" if self._forced.is_set() else "drain timeout",

@@ -19,7 +19,7 @@ _BUILD: Final = Gauge("agent_build_info", "1, with the build of this worker.", [
 _READY: Final = Gauge("agent_ready", "1 while LiveKit can send jobs to this worker, else 0.")
 _SESSIONS: Final = Gauge("agent_sessions", "Sessions that run on this worker.")
 _DRAIN_LEFT: Final = Gauge(
-    "agent_drain_seconds_left", "Seconds until a draining worker is gone; NaN while it is not."
+    "agent_drain_seconds_left", "Seconds until a draining worker is gone; NaN if not draining."
 )
 
 

@@ -36,9 +36,9 @@ async def keep_running() -> None:
         now = _pid()
         if before is not None and now != before:
             logger.warning(
-                "the fork server of the job processes has died, and is started again; sessions "
-                "go on, and their exit codes will be 255. Look for what killed it, such as a "
-                "shortage of memory",
+                "the fork server of the job processes has died and is being restarted; sessions "
+                "go on, and their exit codes will be 255. Find out what killed it, such as a "
+                "lack of memory",
                 extra={"died": before, "started": now},
             )
         before = now

@@ -121,9 +121,7 @@ class Worker:
             await self._run_until_refused(run)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _NO_PORT:
-                logger.error(
-                    "a port cannot be listened on; set another one", extra={"error": error}
-                )
+                logger.error("cannot listen on a port; set another one", extra={"error": error})
                 self._shutdown.exit_code = ExitCode.CONFIGURATION
             elif isinstance(error, RuntimeError) and self._started:
                 self._give_up(str(error))
@@ -229,7 +227,7 @@ class Worker:
         self._shared.adopts = wanted and self._server_type is ServerType.ROOM
         if not self._shared.adopts:
             logger.info(
-                "waiting rooms are left alone",
+                "waiting rooms are not adopted",
                 extra={"adoption": switch, "cloud": is_cloud, "type": self._server_type.name},
             )
             return

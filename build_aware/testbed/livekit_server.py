@@ -28,7 +28,7 @@ BINARY_VARIABLE: Final = "LIVEKIT_SERVER_BIN"
 HOW_TO_GET_IT: Final = (
     "get it with `brew install livekit`, the script at https://get.livekit.io, or "
     "`go install github.com/livekit/livekit-server/cmd/server@v1.13.5`, "
-    f"and put it on PATH as livekit-server or its path into {BINARY_VARIABLE}"
+    f"and put it on PATH as livekit-server or set {BINARY_VARIABLE} to its path"
 )
 
 API_KEY: Final = "testbed"

@@ -227,8 +227,8 @@ def _not_utf_8(file: Path) -> None:
     [
         (_nul, "holds a NUL character"),
         (_not_utf_8, "is not UTF-8 text"),
-        (os.mkfifo, "is no regular file"),
-        (Path.mkdir, "is no regular file"),
+        (os.mkfifo, "is not a regular file"),
+        (Path.mkdir, "is not a regular file"),
     ],
 )
 def test_an_env_local_that_cannot_be_read_is_one_clear_line(
@@ -449,7 +449,7 @@ def test_a_server_of_livekits_own_is_one_clear_line(theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        (("start",), "no file of an agent is named"),
+        (("start",), "no agent file is given"),
         (("start", "missing.py"), "missing.py does not exist"),
     ],
 )

@@ -14,7 +14,7 @@ from tests.support.rules import GREETING
 from tests.support.terminal import PROMPT, Terminal, pipe
 
 CONSOLE: Final = (*programs.PYTHON, "agent.py", "console", "--text")
-HEADER: Final = "An agent of the tests\nCtrl+C or Ctrl+D ends it.\n\n"
+HEADER: Final = "An agent of the tests\nPress Ctrl+C or Ctrl+D to leave.\n\n"
 CONFIGURATION: Final = 2
 
 AGENT: Final = """
@@ -272,7 +272,7 @@ async def test_logs_go_to_stderr_where_they_are_asked_for(tmp_path: Path) -> Non
 async def test_an_agent_without_a_session_is_one_clear_line(agent: str, tmp_path: Path) -> None:
     code, output, errors = await piped(tmp_path, agent, said="hello")
     assert (code, output) == (CONFIGURATION, HEADER)
-    assert errors.startswith("error: this agent has started no AgentSession")
+    assert errors.startswith("error: this agent did not start an AgentSession")
     assert errors.count("\n") == 1
 
 

@@ -19,8 +19,8 @@ from tests.support.paths import ROOT
 from tests.support.terminal import PROMPT, Terminal, pipe
 
 TEXT = (sys.executable, "-W", "error::DeprecationWarning", "agent.py", "console", "--text")
-GREETING = "agent: Hello! I answer by rule. Ask me which build I am.\n"
-LEAVE = "Ctrl+C or Ctrl+D ends it."
+GREETING = "agent: Hello! I only follow simple rules. Ask me which build I am.\n"
+LEAVE = "Press Ctrl+C or Ctrl+D to leave."
 HEADER_LINES = 4
 WITHOUT_AUDIO = """
 import sys

@@ -232,7 +232,7 @@ async def test_a_panic_of_the_native_library_ends_its_job_only(
     running = await worker(lingering, folder=folder)
     user = await join(lingering, "call")
     await user.agent()
-    await running.logged("the job process has got SIGTERM and its worker has not")
+    await running.logged("the job process got SIGTERM but its worker did not")
     await user.no_agent(deadline_s=120)
     assert running.running
     running.send()

@@ -13,7 +13,7 @@ from agent.offline import BUILD_TOOL, OfflineLLM, answer
 from build_aware.identity.build import Build
 from tests.support.jobs import stub_job
 
-GREETING: Final = "Hello! I answer by rule. Ask me which build I am."
+GREETING: Final = "Hello! I only follow simple rules. Ask me which build I am."
 
 
 def conversation(*messages: tuple[ChatRole, str]) -> ChatContext:

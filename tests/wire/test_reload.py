@@ -74,7 +74,7 @@ async def test_a_worker_that_crashes_is_started_again_with_the_next_change(
     running = await programs.start(bed, fake, folder, NAMED.format("before"), "dev")
     await registered(fake, "before")
     programs.write(folder, "def slip(:")
-    await running.said("it starts again when a file changes")
+    await running.said("it restarts when a file changes")
     programs.write(folder, NAMED.format("after"))
     await registered(fake, "after")
 
@@ -84,7 +84,7 @@ async def test_ctrl_c_ends_the_wait_for_a_change_after_a_crash(
 ) -> None:
     folder = tmp_path / "agent"
     running = await programs.start(bed, fake, folder, NAMED.format("it") + EXITS.format(1), "dev")
-    await running.said("it starts again when a file changes", READY_S)
+    await running.said("it restarts when a file changes", READY_S)
     running.send(signal.SIGINT)
     assert await running.exit() == 1
 

@@ -16,7 +16,7 @@ from build_aware.testbed.waiting import until
 from tests.conftest import StartWorker
 
 ADOPTING = "adopting a waiting room"
-TROUBLE = "waiting rooms cannot be looked for"
+TROUBLE = "cannot look for waiting rooms"
 
 SEVERAL_SWEEPS_S = 8.0
 
@@ -34,7 +34,7 @@ async def test_a_worker_that_does_not_adopt_calls_nothing(
     fake.edition = edition
     fake.has_a_waiting_room("call")
     running = await worker(fake, AGENT_ADOPTION=adoption)
-    await running.logged("waiting rooms are left alone")
+    await running.logged("waiting rooms are not adopted")
     await asyncio.sleep(SEVERAL_SWEEPS_S)  # There is nothing to wait for: nothing must happen.
     assert not fake.calls
     assert (await (await Status.of(running)).get())["adoption"] == "off"
@@ -78,7 +78,7 @@ async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
 
     fake.hanging.clear()
     await running.logged(ADOPTING, room="call")
-    await running.logged("waiting rooms are looked for again")
+    await running.logged("looking for waiting rooms again")
     assert len(running.find(TROUBLE)) == 1
 
 
