@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from livekit.agents import JobContext, JobExecutorType
 
-from build_aware.job.timers import after
+from build_aware.job.timers import after, ends_within
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Callbacks:
 
     Args:
         ctx: the job.
-        limit_s: what each of them gets; asked when they begin.
+        limit_s: what each of them gets; asked again while they run.
     """
 
     def __init__(self, ctx: JobContext, limit_s: Callable[[], float]) -> None:
@@ -79,18 +79,15 @@ class Callbacks:
         return bounded
 
     async def _run_one(self, callback: Callback, arguments: tuple[str, ...]) -> None:
-        limit_s = self._limit_s()
         name = getattr(callback, "__qualname__", repr(callback))
         running = asyncio.ensure_future(_call(callback, arguments))
-        # Not `wait_for`, which waits again for what does not mind its cancellation.
-        await asyncio.wait([running], timeout=limit_s)
-        if not running.done():
+        if not await ends_within(running, self._limit_s):
             running.cancel()
             logger.error(
                 "a shutdown callback did not return in time and is not waited for any longer; "
                 "make it faster, hand its work to a queue, or raise the AgentServer's "
                 "shutdown_process_timeout",
-                extra={"callback": name, "timeout_s": limit_s},
+                extra={"callback": name, "timeout_s": self._limit_s()},
             )
         elif not running.cancelled() and (error := running.exception()) is not None:
             logger.error("a shutdown callback failed", exc_info=error, extra={"callback": name})

@@ -17,6 +17,7 @@ from build_aware.job.claim import Claim
 from build_aware.job.ending import Ending
 from build_aware.job.facts import JobFacts
 from build_aware.job.presence import Presence
+from build_aware.job.timers import ends_within
 from build_aware.job.users import Users
 from build_aware.job.withdrawal import withdraw
 
@@ -113,8 +114,8 @@ class _Job:
             ends.cancel()
             entrypoint.cancel()
             # Its own cleanup is the team's code, as a shutdown callback is.
-            await asyncio.wait({entrypoint}, timeout=self._facts.own_endings_s())
-        if not entrypoint.done():
+            ended = await ends_within(entrypoint, self._facts.own_endings_s)
+        if not ended:
             logger.error(
                 "the entrypoint did not end in time after it was cancelled, and is left behind; "
                 "let it clean up sooner, or raise the AgentServer's shutdown_process_timeout",

@@ -55,7 +55,7 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
     assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
     assert f"a user is there {users.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
-    assert f"is refused tries on for {connection.PATIENCE_S:g} seconds" in DRAINING
+    assert f"worker that is refused keeps trying for {connection.PATIENCE_S:g} seconds" in DRAINING
 
 
 def test_the_build_id_is_said_as_it_is_computed() -> None:
@@ -158,11 +158,11 @@ def test_the_numbers_of_a_soak_are_those_of_the_code() -> None:
         f"started again after {seconds['kill-server']} s",
         f"two busy loops for {seconds['hog']} s",
         f"for {plan.SECONDS['answer-401'][0]:g} s, new ones get 401",
-        f"from its begin to {judge.AFTER_S:g} s after its end",
+        f"from its start to {judge.AFTER_S:g} s after its end",
         f"no answer for {troubles.LOST_S:g} s; for the last {troubles.UP_S:g} of them",
         f"began in the {troubles.ENDED_S:g} s before",
         f"had {troubles.LEARNS_S:g} s to see",
-        f"more than\n{leftovers.GRACE_S:g} s for nobody",
+        f"more than\n{leftovers.GRACE_S:g} s without users",
     ):
         assert text in SOAK, text
     assert (fleet.AT_A_TIME, guest.GIVE_UP_S) == (2, 60)

@@ -150,7 +150,7 @@ def test_the_text_console_says_who_speaks(
 ) -> None:
     runs(monkeypatch, "console", "--text")
     models.choose()
-    assert capsys.readouterr().out.startswith("Models: offline, which follow simple rules.")
+    assert capsys.readouterr().out.startswith("Models: offline, with simple rules.")
 
 
 @pytest.mark.parametrize("arguments", [("start",), ("console", "--text")])

@@ -298,4 +298,4 @@ async def test_a_server_without_a_session_is_one_clear_line(
     with pytest.raises(SystemExit) as ended:
         await AgentServer().run()
     assert ended.value.code == 2
-    assert "put @server.rtc_session()" in capsys.readouterr().err
+    assert "decorate one with @server.rtc_session()" in capsys.readouterr().err
