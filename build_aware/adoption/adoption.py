@@ -244,7 +244,7 @@ class Adoption:
                 await self._sweep.list_rooms(api)
             except Exception as error:
                 self._sweep.wait(self._trouble.failed(self._sweep, error))
-        self._reconciler.begin(api, served_here=self._own.roles())
+        self._reconciler.begin(api, served_here=self._own.roles(time.monotonic()))
         self._alarm.check(self._busy())
 
     def _follow_own_jobs(self) -> None:

@@ -82,6 +82,7 @@ class Lookout:
             else:
                 participants.append(participant)
         there = _agents(participants)
+        self._own.joined(there)
         record.agents = frozenset(agent.sid for agent in there)
         record.has_agent = any(map(self._candidate.is_namesake, there))
         if not has_user(participants) and not also_empty:
@@ -97,7 +98,7 @@ class Lookout:
         for dispatch_id in served(dispatches, there):
             _note_agent(record, dispatch_id, now_s)
         # A job that has just begun here is not waited for: its agent is as good as there.
-        here = self._own.agents_in(record.room.name)
+        here = self._own.agents_in(record.room.name, now_s)
         coming = (job for job in self._accepting() if job.room.name == record.room.name)
         here += map(AgentSeen.of_job, coming)
         return judge(
@@ -120,6 +121,7 @@ class Lookout:
     async def has_come(self, api: LiveKitAPI, record: RoomRecord, dispatch: AgentDispatch) -> bool:
         """Whether an agent for a dispatch is there."""
         agents = self._living(await _participants(api, record))
+        self._own.joined(agents)
         return dispatch.id in _served(record, agents)
 
     async def is_free(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,19 @@ from build_aware.dispatch.agents import AgentSeen, Role, of_job, role_of
 
 REMEMBERED_S: Final = 120.0
 """How long an ended job is remembered: longer than LiveKit shows a dead agent (20 s)."""
+
+COMES_S: Final = 60.0
+"""How long a job that runs here is taken to bring its agent. Teams may load a model before they
+connect, or dial a number; a job process that hangs must not keep a user alone for ever. Other
+workers wait for five seconds: they cannot know that it runs."""
+
+
+@dataclass(slots=True)
+class _Running:
+    job: Job
+    role: Role
+    began_s: float
+    has_joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +42,13 @@ class OwnJobs:
     """
 
     def __init__(self) -> None:
-        self._running: dict[str, Job] = {}
-        self._roles: dict[str, Role] = {}
+        self._running: dict[str, _Running] = {}
         self._ended: dict[str, _Ended] = {}
 
     @property
     def rooms(self) -> Set[str]:
         """Names of the rooms for which a job runs here."""
-        return {job.room.name for job in self._running.values()}
+        return {running.job.room.name for running in self._running.values()}
 
     @property
     def dead_jobs(self) -> Set[str]:
@@ -47,17 +59,23 @@ class OwnJobs:
         """How many jobs of a dispatch have ended here."""
         return sum(job.dispatch_id == dispatch_id for job in self._ended.values())
 
-    def roles(self) -> dict[str, set[Role]]:
-        """The roles for which jobs run here, by room."""
+    def roles(self, now_s: float) -> dict[str, set[Role]]:
+        """The roles that jobs serve here, or are about to, by room."""
         roles: dict[str, set[Role]] = {}
-        for job_id, job in self._running.items():
-            roles.setdefault(job.room.name, set()).add(self._roles[job_id])
+        for running in self._serving(now_s):
+            roles.setdefault(running.job.room.name, set()).add(running.role)
         return roles
 
-    def agents_in(self, room: str) -> list[AgentSeen]:
-        """The agents of the jobs that run here for a room, whether they have joined it or not."""
-        jobs = self._running.values()
-        return [AgentSeen.of_job(job) for job in jobs if job.room.name == room]
+    def agents_in(self, room: str, now_s: float) -> list[AgentSeen]:
+        """The agents of jobs that serve a room here, or are about to."""
+        serving = (running.job for running in self._serving(now_s))
+        return [AgentSeen.of_job(job) for job in serving if job.room.name == room]
+
+    def joined(self, agents: Iterable[AgentSeen]) -> None:
+        """Take note of agents that are in their room."""
+        for agent in agents:
+            if agent.job_id is not None and agent.job_id in self._running:
+                self._running[agent.job_id].has_joined = True
 
     def is_dead(self, agent: AgentSeen) -> bool:
         """Whether this is the agent of a job that has ended here."""
@@ -69,13 +87,19 @@ class OwnJobs:
         Returns:
             The names of the rooms in which a job has ended since the last call.
         """
-        ended = {job_id: job for job_id, job in self._running.items() if job_id not in running}
-        self._running = dict(running)
-        self._roles = {
-            job_id: self._roles.get(job_id) or role_of(of_job(job))
+        ended = {key: each.job for key, each in self._running.items() if key not in running}
+        self._running = {
+            job_id: self._running.get(job_id) or _Running(job, role_of(of_job(job)), now_s)
             for job_id, job in running.items()
         }
         self._ended = {
             job_id: job for job_id, job in self._ended.items() if job.at_s > now_s - REMEMBERED_S
         } | {job_id: _Ended(now_s, job.dispatch_id) for job_id, job in ended.items()}
         return {job.room.name for job in ended.values()}
+
+    def _serving(self, now_s: float) -> Iterator[_Running]:
+        return (
+            running
+            for running in self._running.values()
+            if running.has_joined or now_s < running.began_s + COMES_S
+        )

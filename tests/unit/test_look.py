@@ -15,7 +15,7 @@ from livekit.protocol.room import RoomParticipantIdentity
 from build_aware.adoption.judgement import Empty, Finding, Fits, Served, Waiting
 from build_aware.adoption.look import LONG_S, Lookout
 from build_aware.adoption.notes import note
-from build_aware.adoption.own_jobs import OwnJobs
+from build_aware.adoption.own_jobs import COMES_S, OwnJobs
 from build_aware.dispatch.attributes import AGENT_NAME
 from build_aware.dispatch.rooms import RoomRecord, Rooms
 from tests.support.stub_api import (
@@ -223,6 +223,19 @@ async def test_a_job_that_was_accepted_here_and_does_not_run_yet_is_on_its_way(
     finding = await lookout.look(server.api, known(server), adoptable_in_s=lambda _: 0.0)
     assert isinstance(finding, Fits)
     assert finding.dispatch.id == "de"
+
+
+@pytest.mark.parametrize("joins", [True, False])
+async def test_a_job_that_runs_here_and_never_joins_is_not_waited_for_for_ever(
+    joins: bool, server: StubServer
+) -> None:
+    own, now_s = OwnJobs(), time.monotonic()
+    own.update({"AJ_fr": job_of(FRENCH, "AJ_fr")}, now_s - COMES_S)
+    server.has(FRENCH, there=[a_user(), *([an_agent("fr")] if joins else [])])
+    await look(server, own=own)
+    # Cut off, it is expected back.
+    server.has(FRENCH)
+    assert isinstance(await look(server, own=own), Served if joins else Fits)
 
 
 # After a restart of the server

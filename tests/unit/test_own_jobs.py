@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 
-from build_aware.adoption.own_jobs import REMEMBERED_S, OwnJobs
+from build_aware.adoption.own_jobs import COMES_S, REMEMBERED_S, OwnJobs
 from build_aware.dispatch.agents import AgentSeen, Role
 
 NOW: Final = 1_000.0
@@ -57,6 +57,20 @@ def test_the_rooms_of_what_runs_are_served_here() -> None:
     assert dead(own, "1", "2", "3") == set()
 
 
+def test_a_job_that_runs_and_never_joins_serves_nobody_after_a_while() -> None:
+    """Its process may hang."""
+    own = updated(running("hangs") | running("talks") | running("new", room="b"))
+    own.joined([AgentSeen(job_id="talks"), AgentSeen(job_id="elsewhere"), AgentSeen()])
+    for at_s, serving in ((NOW + COMES_S - 1, ["hangs", "talks"]), (NOW + COMES_S, ["talks"])):
+        assert [agent.job_id for agent in own.agents_in("a-room", at_s)] == serving
+    assert own.roles(NOW + COMES_S - 1).keys() == {"a-room", "b"}
+    assert own.roles(NOW + COMES_S).keys() == {"a-room"}
+    # It goes on, and may still end.
+    assert own.rooms == {"a-room", "b"}
+    own.update(running("hangs", "talks"), NOW + 1)
+    assert [agent.job_id for agent in own.agents_in("a-room", NOW + COMES_S)] == ["talks"]
+
+
 def test_what_begins_has_not_ended() -> None:
     own = updated(running("1"))
     assert own.update(running("1", "2"), NOW) == set()
@@ -100,10 +114,10 @@ def test_a_dead_agent_is_known_by_its_job_and_by_nothing_else() -> None:
 
 def test_the_agents_of_a_room_are_those_of_its_jobs() -> None:
     own = updated(running("1", "2", room="a") | running("3", room="b"))
-    assert own.agents_in("a") == [AgentSeen.of_job(job(each, "a")) for each in ("1", "2")]
-    assert own.agents_in("c") == []
+    assert own.agents_in("a", NOW) == [AgentSeen.of_job(job(each, "a")) for each in ("1", "2")]
+    assert own.agents_in("c", NOW) == []
     own.update({}, NOW)
-    assert own.agents_in("a") == []
+    assert own.agents_in("a", NOW) == []
 
 
 def test_the_roles_of_what_runs_are_told_by_room() -> None:
@@ -111,9 +125,9 @@ def test_the_roles_of_what_runs_are_told_by_room() -> None:
     jobs = {"1": job("1", "a", french), "2": job("2", "a"), "3": job("3", "b")}
     own = updated(jobs)
     role, french_role = Role("support", "", ""), Role("support", "", french)
-    assert own.roles() == {"a": {role, french_role}, "b": {role}}
+    assert own.roles(NOW) == {"a": {role, french_role}, "b": {role}}
     own.update({"3": jobs["3"]}, NOW)
-    assert own.roles() == {"b": {role}}
+    assert own.roles(NOW) == {"b": {role}}
 
 
 @pytest.mark.parametrize(("after_s", "remembered"), [(0, True), (119.9, True), (120, False)])
