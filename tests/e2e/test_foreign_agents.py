@@ -145,7 +145,8 @@ async def test_one_changed_character_makes_another_build(
         assert (await caller.agent()).attributes["build.id"] == build
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_each_dispatch_gets_one_agent_however_many_workers_adopt(
     workers: int, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:

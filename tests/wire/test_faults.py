@@ -63,7 +63,7 @@ async def test_a_server_that_soon_registers_after_all_keeps_its_worker(
     ("status", "starting"),
     [
         (401, True),
-        (503, False),
+        pytest.param(503, False, marks=pytest.mark.slow),
         pytest.param(401, False, marks=pytest.mark.slow),
         pytest.param(403, False, marks=pytest.mark.slow),
         pytest.param(403, True, marks=pytest.mark.slow),

@@ -56,12 +56,9 @@ async def test_a_worker_that_adopts_calls(
 
 @pytest.mark.parametrize(
     "method",
-    [
-        "ListRooms",
-        pytest.param("ListParticipants", marks=pytest.mark.slow),
-        pytest.param("ListDispatch", marks=pytest.mark.slow),
-    ],
+    ["ListRooms", "ListParticipants", "ListDispatch"],
 )
+@pytest.mark.slow
 async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
     method: str, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
