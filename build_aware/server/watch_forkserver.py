@@ -27,14 +27,15 @@ async def keep_running() -> None:
     """
     if sys.platform != "linux":
         return
-    before = _pid()
+    before = None
     while True:
         await asyncio.sleep(CHECK_INTERVAL_S)
-        if _pid() is None:
+        before = before or _pid()
+        if before is None:
             continue  # Jobs run in threads, or none has been started yet.
         forkserver.ensure_running()
         now = _pid()
-        if before is not None and now != before:
+        if now != before:
             logger.warning(
                 "the fork server of the job processes has died and is being restarted; sessions "
                 "go on, and their exit codes will be 255. Find out what killed it, such as a "

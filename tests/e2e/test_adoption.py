@@ -92,10 +92,10 @@ async def test_without_a_fallback_nobody_else_serves_and_a_warning_says_who_wait
     running = await worker(own_livekit, **build("build-A"))
     await own_livekit.create_room("none", {"id": "build-B", "fallback": "none", "wait": 1})
     user = await join(own_livekit, "none")
-    [warning] = await running.logged("rooms wait for another build")
+    [warning] = await running.logged("rooms wait for a build other than this one")
     assert warning["rooms"] == {"none": "'build-B'"}
     await nobody_serves(user)
-    assert len(running.find("rooms wait for another build")) == 1
+    assert len(running.find("rooms wait for a build other than this one")) == 1
 
 
 async def test_rooms_that_found_no_worker_are_served_by_the_first_one(
