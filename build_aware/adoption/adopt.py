@@ -19,7 +19,8 @@ from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import Busy, Launch, Outcome, job_for
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
-from build_aware.dispatch.rooms import DispatchRecord, RoomRecord
+from build_aware.dispatch.records import DispatchRecord
+from build_aware.dispatch.rooms import RoomRecord
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +112,14 @@ class Adopter:
             The job, or None if none has started.
         """
         known = record.of(fits.dispatch)
+        now_s = time.monotonic()
+        user_since_s = now_s - fits.first_user_s
+        if known.was_before(user_since_s):
+            known.attempts = 0
         known.attempts += 1
-        known.adopted_s = time.monotonic()
-        known.not_before_s = known.adopted_s + pause_s(known, self._own.ended_for(fits.dispatch.id))
+        known.adopted_s = now_s
+        ended_here = self._own.ended_for(fits.dispatch.id, since_s=user_since_s)
+        known.not_before_s = now_s + pause_s(known, ended_here)
         job = job_for(fits.dispatch, record.room)
         self.starting.add(job.id)
         try:
@@ -176,8 +182,8 @@ def pause_s(known: DispatchRecord, ended_here: int) -> float:
 
     Args:
         known: the dispatch.
-        ended_here: how many jobs of it have ended in this worker: livekit-server 1.13.5 lists a
-            job that it has dispatched only some five seconds later.
+        ended_here: how many jobs of it have ended in this worker while the user was there:
+            livekit-server 1.13.5 lists a job that it has dispatched only some five seconds later.
     """
     ran_elsewhere = any(job.state.participant_identity for job in known.dispatch.state.jobs)
     return backoff.pause_s(CRASH_PAUSE_S, max(known.attempts - 1 + ran_elsewhere, ended_here))

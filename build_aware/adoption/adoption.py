@@ -280,4 +280,6 @@ class Adoption:
             known_since_s = max(record.first_seen_s, now_s - fits.asked_s)
             if not fits.only_ours or known_since_s > owed_until_s:
                 return math.inf
+        if known.was_before(now_s - fits.first_user_s):
+            patient = False
         return max(known.refused_until_s, known.not_before_s if patient else now_s) - now_s

@@ -73,6 +73,7 @@ class Fits:
         waited_s: for how long the room has waited.
         asked_s: how long ago the dispatch was made.
         only_ours: whether no other build may serve the room.
+        first_user_s: how long ago the first of the users came who are there.
     """
 
     dispatch: AgentDispatch
@@ -80,6 +81,7 @@ class Fits:
     waited_s: float = 0.0
     asked_s: float = 0.0
     only_ours: bool = False
+    first_user_s: float = math.inf
 
 
 Finding: TypeAlias = Served | Empty | NotAsked | Waiting | Fits
@@ -167,6 +169,8 @@ def judge(
         adoptable_in_s: in how many seconds this worker may adopt what it fits; infinite for never.
     """
     participants = list(participants)
+    # Asked for in any case: an age that nobody asks for is forgotten.
+    first_user_s = _first_user_s(participants, age)
 
     def judged(role: Sequence[AgentDispatch]) -> Finding:
         # Whoever dispatches again, be it to another build, means the last one.
@@ -181,11 +185,11 @@ def judge(
         if (under_way_s := max(offered_s, joining_s)) > 0:
             return Waiting((), under_way_s, offered=offered_s > 0, only_ours=only_ours)
         asked_s = _age_of(dispatch, age)
-        waited_s = min(asked_s, _first_user_s(participants, age), served_ago_s(dispatch))
+        waited_s = min(asked_s, first_user_s, served_ago_s(dispatch))
         reason = _reason(candidate, target, waited_s)
         if not isinstance(reason, str):
             return reason
-        fits = Fits(dispatch, reason, waited_s, asked_s, only_ours)
+        fits = Fits(dispatch, reason, waited_s, asked_s, only_ours, first_user_s)
         pause_s = adoptable_in_s(fits)
         if pause_s <= 0:
             return fits

@@ -84,6 +84,7 @@ class Lookout:
         there = _agents(participants)
         self._own.joined(there)
         record.agents = frozenset(agent.sid for agent in there)
+        record.served = frozenset()
         record.has_agent = any(map(self._candidate.is_namesake, there))
         if not has_user(participants) and not also_empty:
             return Served() if record.has_agent else Empty()
@@ -95,7 +96,8 @@ class Lookout:
         record.take_in(self._candidate.asked_in(dispatches), gone=gone)
         dispatches += _still_asked(record, dispatches)
         now_s = time.monotonic()
-        for dispatch_id in served(dispatches, there):
+        record.served = frozenset(served(dispatches, there))
+        for dispatch_id in record.served:
             _note_agent(record, dispatch_id, now_s)
         # A job that has just begun here is not waited for: its agent is as good as there.
         here = self._own.agents_in(record.room.name, now_s)
@@ -116,7 +118,10 @@ class Lookout:
     async def check(self, api: LiveKitAPI, record: RoomRecord) -> bool:
         """Whether the agents of the last look are still there."""
         agents = self._living(await _participants(api, record))
-        return record.agents <= {agent.sid for agent in agents}
+        if not record.agents <= {agent.sid for agent in agents}:
+            return False
+        record.still_served(time.monotonic())
+        return True
 
     async def has_come(self, api: LiveKitAPI, record: RoomRecord, dispatch: AgentDispatch) -> bool:
         """Whether an agent for a dispatch is there."""

@@ -55,9 +55,10 @@ class OwnJobs:
         """Ids of jobs that have ended here."""
         return self._ended.keys()
 
-    def ended_for(self, dispatch_id: str) -> int:
-        """How many jobs of a dispatch have ended here."""
-        return sum(job.dispatch_id == dispatch_id for job in self._ended.values())
+    def ended_for(self, dispatch_id: str, *, since_s: float) -> int:
+        """How many jobs of a dispatch have ended here since then, a monotonic time."""
+        ended = self._ended.values()
+        return sum(job.dispatch_id == dispatch_id and job.at_s >= since_s for job in ended)
 
     def roles(self, now_s: float) -> dict[str, set[Role]]:
         """The roles that jobs serve here, or are about to, by room."""

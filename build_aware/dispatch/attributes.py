@@ -7,6 +7,7 @@ from typing import Final
 
 from livekit.protocol.agent import Job
 
+from build_aware.dispatch import target
 from build_aware.identity.build import Build
 
 BUILD_ID: Final = "build.id"
@@ -33,8 +34,13 @@ _ASKED_DIGITS: Final = 8
 
 
 def asked(deployment: str, metadata: str) -> str:
-    """A short digest of what a dispatch asked for, beside the agent's name."""
-    return hashlib.sha256(f"{deployment}\0{metadata}".encode()).hexdigest()[:_ASKED_DIGITS]
+    """A short digest of what a dispatch asked for, beside the agent's name and the build.
+
+    An agent stands for a dispatch that has come anew for the same, be it to another build: two of
+    them must not speak to one user.
+    """
+    said = f"{deployment}\0{target.beside(metadata)}"
+    return hashlib.sha256(said.encode()).hexdigest()[:_ASKED_DIGITS]
 
 
 def of_job(build: Build, job: Job) -> dict[str, str]:

@@ -20,6 +20,7 @@ from livekit.protocol.models import Room
 from build_aware.dispatch import agents, target
 from build_aware.dispatch.agents import Role
 from build_aware.dispatch.ages import Ages
+from build_aware.dispatch.records import DispatchRecord, Remembered
 from build_aware.dispatch.target import Asked, Untargeted
 from build_aware.dispatch.watch import Watch
 
@@ -37,55 +38,6 @@ UNLISTED_S: Final = 10.0
 
 
 @dataclass(slots=True)
-class DispatchRecord:
-    """One dispatch for this agent. Times are monotonic seconds of this worker.
-
-    Attributes:
-        dispatch: the dispatch, as it was last seen.
-        served_s: when this worker last saw an agent for it.
-        attempts: how often this worker has adopted it since it last had an agent for long.
-        adopted_s: when it did so last.
-        not_before_s: when it may be adopted again after sessions that crashed.
-        refused_until_s: until when the team's own request handler is not asked again.
-    """
-
-    dispatch: AgentDispatch
-    served_s: float = -math.inf
-    attempts: int = 0
-    adopted_s: float = -math.inf
-    not_before_s: float = -math.inf
-    refused_until_s: float = -math.inf
-    _role: Role | None = None
-
-    @property
-    def role(self) -> Role:
-        """What it is for. Found out when first asked: an offer has to be answered at once."""
-        if self._role is None:
-            self._role = agents.role_of(self.dispatch)
-        return self._role
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What a room had asked for before it was lost.
-
-    Attributes:
-        metadata: the room's metadata.
-        dispatches: the dispatches for this agent that this worker had seen, by id.
-    """
-
-    metadata: str = ""
-    dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
-
-    def metadata_of(self, role_metadata: str) -> str:
-        """The metadata of the last dispatch that said this beside its target; empty if none did."""
-        alike = [each for each in self.dispatches.values() if each.role.metadata == role_metadata]
-        # Of two that are equally old, as those of two offers, the one seen last.
-        last = max(reversed(alike), key=_created_at, default=None)
-        return "" if last is None else last.dispatch.metadata
-
-
-@dataclass(slots=True)
 class RoomRecord:
     """One room. Times are monotonic seconds of this worker.
 
@@ -97,6 +49,7 @@ class RoomRecord:
         dispatches: the dispatches for this agent that it has, as far as is known, by id.
         remembered: what it had asked for, if it was lost and has come back.
         agents: the sids of the agents that the last look has found there, of whatever name.
+        served: the ids of the dispatches that these serve.
         has_agent: whether this worker has reason to think that an agent of its name is there.
         held_until_s: until when it is left to the agents that it had before an outage.
         waits_for: the builds that it waits for, of which this worker's is none.
@@ -115,6 +68,7 @@ class RoomRecord:
     dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
     remembered: Remembered | None = None
     agents: frozenset[str | None] = frozenset()
+    served: frozenset[str] = frozenset()
     has_agent: bool = False
     held_until_s: float = -math.inf
     waits_for: tuple[str, ...] = ()
@@ -174,6 +128,12 @@ class RoomRecord:
                 self.dispatches[dispatch.id] = DispatchRecord(dispatch)
             else:
                 record.dispatch = dispatch
+
+    def still_served(self, now_s: float) -> None:
+        """The agents of the last look are still there."""
+        for dispatch_id in self.served:
+            if (known := self.get(dispatch_id)) is not None:
+                known.served_s = now_s
 
     def stand_ins(self) -> dict[str, DispatchRecord]:
         """What it had asked for before it was lost, and has no dispatch for since it came back."""
@@ -246,6 +206,8 @@ class Rooms:
             surplus = room.num_publishers - room.num_participants
             if surplus > 0:
                 record.has_agent = True
+            if surplus >= len(record.agents) > 0:
+                record.still_served(now_s)
             if surplus > len(record.agents):
                 record.waits_for = ()
                 record.waits_for_cpu = False
@@ -281,7 +243,9 @@ class Rooms:
     def _forget(self, now_s: float) -> None:
         self._tidied_s = now_s
         for name, record in list(self._records.items()):
-            if now_s > self._forgotten_at_s(record) and not record.is_looked_at:
+            if record.listed or record.is_looked_at:
+                continue
+            if now_s > self._forgotten_at_s(record):
                 del self._records[name]
 
     def _was_lost(self, record: RoomRecord, now_s: float) -> bool:
@@ -291,7 +255,3 @@ class Rooms:
         if record.known_s < self._back_s:
             return self._back_s + RETURN_S
         return max(record.known_s + UNLISTED_S, record.watch.suspect_until_s)
-
-
-def _created_at(record: DispatchRecord) -> int:
-    return record.dispatch.state.created_at

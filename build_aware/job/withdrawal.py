@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from livekit.agents import JobContext
+from livekit.protocol.agent_dispatch import AgentDispatch
 
 from build_aware.adoption.api_errors import is_not_found
 from build_aware.adoption.notes import note
@@ -23,8 +24,9 @@ _ATTEMPTS: Final = 3
 async def withdraw(ctx: JobContext) -> None:
     """Take back what asked for this agent, so that no worker adopts the room for it.
 
-    Deletes the dispatch that the agent serves, with those for the same role, as one that asks for
-    another build. Dispatches for other roles stay: their agents go on. Where the job's own dispatch
+    Deletes the dispatch that the agent serves, with those for the same role, as an older one that
+    asked for another build. A later one for another build stays: that hands the session over.
+    Dispatches for other roles stay: their agents go on. Where the job's own dispatch
     is not listed, the server was restarted and workers may remember it: then a note is left too. A
     failure is logged, not raised: it costs the user nothing but an agent that comes back.
     """
@@ -50,9 +52,11 @@ async def _delete_dispatches(ctx: JobContext) -> None:
     own_is_there = False
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            for dispatch in await service.list_dispatch(room):
-                own_is_there = own_is_there or dispatch.id == own.id
-                if role_of(dispatch) == role:
+            listed = list(await service.list_dispatch(room))
+            served = next((each for each in listed if each.id == own.id), None)
+            own_is_there = own_is_there or served is not None
+            for dispatch in listed:
+                if role_of(dispatch) == role and not _hands_over(served, dispatch):
                     await service.delete_dispatch(dispatch.id, room)
             if not own_is_there:
                 await service.create_dispatch(note(room, own))
@@ -61,3 +65,12 @@ async def _delete_dispatches(ctx: JobContext) -> None:
             if attempt == _ATTEMPTS:
                 raise
             await asyncio.sleep(0.2 * attempt)
+
+
+def _hands_over(served: AgentDispatch | None, other: AgentDispatch) -> bool:
+    """Whether a dispatch of the role that is served came later, and asks for another build."""
+    return (
+        served is not None
+        and other.state.created_at > served.state.created_at
+        and other.metadata != served.metadata
+    )

@@ -29,7 +29,8 @@ from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import Busy, IsFree, Outcome
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
-from build_aware.dispatch.rooms import DispatchRecord, RoomRecord, Rooms
+from build_aware.dispatch.records import DispatchRecord
+from build_aware.dispatch.rooms import RoomRecord, Rooms
 from tests.support.stub_api import NAME, ROOM, StubServer, a_user, an_agent, asks, candidate
 
 FRENCH: Final = asks("fr", "fr")
@@ -262,6 +263,21 @@ async def test_a_run_here_counts_before_the_server_lists_it(worker: Worker) -> N
     worker.sessions.clear()
     await adopting
     assert worker.known.not_before_s == worker.known.adopted_s + CRASH_PAUSE_S
+
+
+@pytest.mark.parametrize(("user_came", "attempts"), [("before", 4), ("since", 1)])
+async def test_who_came_after_the_last_run_waits_for_none_of_its_crashes(
+    user_came: str, attempts: int, worker: Worker
+) -> None:
+    now_s = time.monotonic()
+    worker.known.attempts, worker.known.adopted_s = 3, now_s - 30
+    for running in ({"AJ_1": Job(id="AJ_1", dispatch_id=FRENCH.id)}, {}):
+        worker.own.update(running, now_s - 20)
+    fits = Fits(FRENCH, "target", first_user_s=60 if user_came == "before" else 10)
+    await worker.adopter.start(worker.server.api, worker.record, fits)
+    assert worker.known.attempts == attempts
+    pause_s = worker.known.not_before_s - worker.known.adopted_s
+    assert pause_s == pytest.approx(CRASH_PAUSE_S * 4 if user_came == "before" else 0)
 
 
 @pytest.mark.parametrize("ended_here", range(1, 6))

@@ -17,6 +17,7 @@ from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import ParticipantInfo, Room
 
+from build_aware.dispatch import attributes
 from build_aware.dispatch.agents import AGENT, AgentSeen, by_role, of_job, role_of, served
 from build_aware.dispatch.attributes import (
     AGENT_NAME,
@@ -26,6 +27,7 @@ from build_aware.dispatch.attributes import (
     PUBLISHES_FOR,
     asked,
 )
+from build_aware.identity.build import Build
 
 NAME: Final = "interpreter"
 KINDS: Final = ParticipantInfo.Kind
@@ -416,3 +418,13 @@ def test_the_order_in_which_they_come_does_not_matter(
 ) -> None:
     backwards = served(dispatches[::-1], agents[::-1])
     assert backwards.keys() == served(dispatches, agents).keys()
+
+
+def test_an_agent_stands_for_the_same_that_another_build_is_asked_for() -> None:
+    """A server was restarted, and the backend has dispatched again, to the new build by now."""
+    told = attributes.of_job(Build("old"), Job(metadata='{"agent_build": "old", "a": 1}'))
+    agent = AgentSeen(agent_name="", dispatch_id="gone", asked=told[attributes.ASKED])
+    for metadata, stands in (('{"agent_build": "new", "a": 1}', True), ('{"a": 2}', False)):
+        again = AgentDispatch(id="again", metadata=metadata)
+        assert agent.may_stand_for(again) == stands
+        assert (again.id in served([again], [agent])) == stands

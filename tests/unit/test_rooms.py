@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Final
 
 import pytest
@@ -345,3 +346,31 @@ def test_without_an_outage_nothing_is_left_alone() -> None:
     rooms = Rooms()
     rooms.listed([room(publishers=2)], NOW)
     assert not rooms.holds("call", NOW)
+
+
+# How long ago an agent was there
+
+
+def test_while_the_numbers_show_the_agents_of_the_last_look_they_are_there() -> None:
+    rooms = Rooms()
+    rooms.listed([room(publishers=1)], NOW)
+    record = record_of(rooms)
+    french, german = dispatch("AD_fr", FRENCH), dispatch("AD_de", GERMAN)
+    record.take_in([french, german])
+    record.agents, record.served = frozenset({"PA_1"}), frozenset({"AD_fr"})
+    rooms.listed([room(users=1, publishers=2)], NOW + 600)
+    assert record.of(french).served_s == NOW + 600
+    # Another role's agent is not there for that.
+    assert record.of(german).served_s == -math.inf
+    rooms.listed([room(users=1, publishers=1)], NOW + 602)
+    assert record.of(french).served_s == NOW + 600
+
+
+def test_an_offer_forgets_no_room_that_is_listed() -> None:
+    """Lists may be far apart where the server is slow."""
+    rooms = Rooms()
+    rooms.listed([room()], NOW)
+    rooms.offered(Job(room=Room(name="other", sid="RM_other")), NOW + UNLISTED_S + 1)
+    assert rooms.get("call") is not None
+    rooms.listed([], NOW + UNLISTED_S + 2)
+    assert rooms.get("call") is None

@@ -15,6 +15,7 @@ from livekit.api import TwirpError, TwirpErrorCode
 from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import (
     AgentDispatch,
+    AgentDispatchState,
     CreateAgentDispatchRequest,
     ListAgentDispatchResponse,
 )
@@ -86,10 +87,19 @@ class Dispatches:
 
 
 def dispatch(
-    dispatch_id: str, agent_name: str = NAME, deployment: str = "", metadata: str = ""
+    dispatch_id: str,
+    agent_name: str = NAME,
+    deployment: str = "",
+    metadata: str = "",
+    *,
+    created_at: int = 1,
 ) -> AgentDispatch:
     return AgentDispatch(
-        id=dispatch_id, agent_name=agent_name, deployment=deployment, metadata=metadata
+        id=dispatch_id,
+        agent_name=agent_name,
+        deployment=deployment,
+        metadata=metadata,
+        state=AgentDispatchState(created_at=created_at),
     )
 
 
@@ -314,6 +324,16 @@ async def test_a_dispatch_that_asked_another_build_for_the_same_goes_too() -> No
     dispatches = Dispatches([dispatch("de", metadata=GERMAN), dispatch("B", metadata=GERMAN_OF_B)])
     await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
     assert dispatches.left == []
+
+
+async def test_a_later_dispatch_for_another_build_stays_and_hands_the_session_over() -> None:
+    served = dispatch("de", metadata=GERMAN, created_at=5)
+    before = dispatch("A", metadata=GERMAN_OF_B, created_at=4)
+    again = dispatch("de-2", metadata=GERMAN, created_at=6)
+    later = dispatch("B", metadata=GERMAN_OF_B, created_at=7)
+    dispatches = Dispatches([before, served, again, later])
+    await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
+    assert dispatches.left == ["B"]
 
 
 async def test_after_a_restart_the_dispatch_goes_that_the_agent_stands_for() -> None:
