@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RequestHandler = Callable[["JobRequest"], Awaitable[Any]]
 
+Log = Callable[[int, str, dict[str, Any]], None]
+
 Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held", "on_request"]
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ class Acceptance:
         team: the team's own `on_request`, if it has one: asked after ours, it may refuse, or accept
             under a name of its own.
         on_refused: is told the room of each job that this worker does not get to serve.
+        log: logs an answer: takes a level, a message and fields.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Acceptance:
         rooms: Rooms,
         team: RequestHandler | None = None,
         on_refused: Callable[[str], None] = lambda _: None,
+        log: Log = lambda level, message, fields: logger.log(level, message, extra=fields),
     ) -> None:
         self._build = build
         self._untargeted = untargeted
@@ -118,6 +122,7 @@ class Acceptance:
         self._rooms = rooms
         self._team = team
         self._on_refused = on_refused
+        self._log = log
         self._accepting: dict[str, Job] = {}
         self._explained = False
 
@@ -145,7 +150,7 @@ class Acceptance:
             held=self._rooms.holds(job.room.name, now_s),
         )
         if not decision.accept:
-            _record(request, asked, decision)
+            self._record(request, asked, decision)
             await request.reject(terminate=False)
             self._on_refused(job.room.name)
             return
@@ -155,7 +160,7 @@ class Acceptance:
 
                 def answered(accepts: bool) -> None:
                     limit.reschedule(None)
-                    _record(request, asked, decision, accepts)
+                    self._record(request, asked, decision, accepts)
 
                 await self.ask_team(request, answered)
         except AssignmentTimeoutError:
@@ -220,31 +225,31 @@ class Acceptance:
 
         await self._team(JobRequest(job=job, on_reject=on_reject, on_accept=on_accept))
 
-
-def _record(
-    request: JobRequest, asked: Asked, decision: Decision, team_accepts: bool = True
-) -> None:
-    """Log and count an offer; `team_accepts` is what became of one that we would accept."""
-    if not team_accepts:
-        decision = Decision(False, "on_request")
-    answer = "accept" if decision.accept else "reject"
-    JOBS_OFFERED.labels(answer, decision.reason).inc()
-    job = request.job
-    fields = {
-        "job_id": job.id,
-        "dispatch_id": job.dispatch_id,
-        "room": job.room.name,
-        "room_id": job.room.sid,
-        "agent_name": job.agent_name,
-        "answer": answer,
-        "reason": decision.reason,
-    }
-    if isinstance(asked, Target):
-        fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
-    if isinstance(asked, Malformed):
-        logger.warning(
-            "job offer answered, ignoring a malformed target; correct it in the metadata",
-            extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
-        )
-    else:
-        logger.info("job offer answered", extra=fields)
+    def _record(
+        self, request: JobRequest, asked: Asked, decision: Decision, team_accepts: bool = True
+    ) -> None:
+        """Log and count an offer; `team_accepts` is what became of one that we would accept."""
+        if not team_accepts:
+            decision = Decision(False, "on_request")
+        answer = "accept" if decision.accept else "reject"
+        JOBS_OFFERED.labels(answer, decision.reason).inc()
+        job = request.job
+        fields = {
+            "job_id": job.id,
+            "dispatch_id": job.dispatch_id,
+            "room": job.room.name,
+            "room_id": job.room.sid,
+            "agent_name": job.agent_name,
+            "answer": answer,
+            "reason": decision.reason,
+        }
+        if isinstance(asked, Target):
+            fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
+        if isinstance(asked, Malformed):
+            self._log(
+                logging.WARNING,
+                "job offer answered, ignoring a malformed target; correct it in the metadata",
+                fields | {"found": asked.found, "expected": targets.EXPECTED},
+            )
+        else:
+            self._log(logging.INFO, "job offer answered", fields)

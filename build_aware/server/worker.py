@@ -20,8 +20,8 @@ from build_aware.adoption.adoption import Adoption
 from build_aware.adoption.client import client
 from build_aware.adoption.judgement import Candidate
 from build_aware.adoption.launch import Busy, launch
-from build_aware.dispatch import capacity
-from build_aware.dispatch.acceptance import Acceptance, RequestHandler
+from build_aware.dispatch import acceptance, capacity
+from build_aware.dispatch.deferred_log import DeferredLog
 from build_aware.dispatch.rooms import Rooms
 from build_aware.drain import signals
 from build_aware.drain.budget import Budget, Drain
@@ -67,7 +67,7 @@ class Worker:
         *,
         shared: Shared,
         stop_signals: signals.StopSignals,
-        team: RequestHandler | None,
+        team: acceptance.RequestHandler | None,
         server_type: ServerType,
         dev: bool,
     ) -> None:
@@ -84,13 +84,15 @@ class Worker:
         self._rooms = Rooms()
         self._untargeted = settings.untargeted_policy(dev=dev)
         self._measures_itself = livekit_private.measures_itself(server)
-        self.acceptance = Acceptance(
+        self._offer_log = DeferredLog(logging.getLogger(acceptance.__name__))
+        self.acceptance = acceptance.Acceptance(
             build,
             untargeted=self._untargeted,
             is_full=self._is_full,
             rooms=self._rooms,
             team=team,
             on_refused=self._on_refused_job,
+            log=self._offer_log,
         )
         self._adoption: Adoption | None = None
         self._adopting: asyncio.Task[None] | None = None
@@ -147,6 +149,7 @@ class Worker:
         Raises:
             SystemExit: with the exit code.
         """
+        self._offer_log.write()
         code = ExitCode.SESSIONS_CUT if self.session_count() else self._shutdown.exit_code
         self._signals.close_begins(code)
         if self._adopting is not None:
