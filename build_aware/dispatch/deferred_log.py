@@ -43,6 +43,8 @@ class DeferredLog:
         now_s = loop.time()
         if self._writing is None:
             self._began_s = now_s
+        elif now_s >= self._began_s + LONGEST_S:
+            return  # It is due.
         else:
             self._writing.cancel()
         at_s = min(now_s + QUIET_S, self._began_s + LONGEST_S)

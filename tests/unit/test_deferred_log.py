@@ -23,7 +23,7 @@ def log(caplog: pytest.LogCaptureFixture) -> DeferredLog:
 
 async def written(caplog: pytest.LogCaptureFixture, count: int) -> list[logging.LogRecord]:
     async with asyncio.timeout(HANGS_S):
-        while len(caplog.records) < count:
+        while len(caplog.records) < count:  # noqa: ASYNC110 the log tells nobody
             await asyncio.sleep(0.001)
     return caplog.records
 
