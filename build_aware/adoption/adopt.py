@@ -134,6 +134,8 @@ class Adopter:
             return None
         finally:
             self.starting.discard(job.id)
+        if outcome == "launched":
+            self._own.begins(job, time.monotonic())
         self._tell(outcome, record, fits, known)
         return job if outcome == "launched" else None
 

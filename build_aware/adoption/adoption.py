@@ -153,6 +153,10 @@ class Adoption:
         """Take note that this worker did not take a job: the room may be left waiting."""
         self._watchlist.suspect(room, time.monotonic() + REFUSED_S)
 
+    def accepted(self, job: Job) -> None:
+        """Take note of a job that this worker has begun: it may crash before the next tick."""
+        self._own.begins(job, time.monotonic())
+
     def sweep_soon(self) -> None:
         """Sweep at once: this worker has just registered, whatever failed before."""
         self._sweep.soon()

@@ -82,6 +82,10 @@ class OwnJobs:
         """Whether this is the agent of a job that has ended here."""
         return agent.job_id in self._ended
 
+    def begins(self, job: Job, now_s: float) -> None:
+        """Take note of a job that has begun here, and may have ended again before it is asked."""
+        self._running.setdefault(job.id, _Running(job, role_of(of_job(job)), now_s))
+
     def update(self, running: Mapping[str, Job], now_s: float) -> set[str]:
         """Take in what runs now, by job id.
 

@@ -102,6 +102,7 @@ class Acceptance:
         team: the team's own `on_request`, if it has one: asked after ours, it may refuse, or accept
             under a name of its own.
         on_refused: is told the room of each job that this worker does not get to serve.
+        on_accepted: is told each job that has begun here.
         log: logs an answer: takes a level, a message and fields.
     """
 
@@ -114,6 +115,7 @@ class Acceptance:
         rooms: Rooms,
         team: RequestHandler | None = None,
         on_refused: Callable[[str], None] = lambda _: None,
+        on_accepted: Callable[[Job], None] = lambda _: None,
         log: Log = lambda level, message, fields: logger.log(level, message, extra=fields),
     ) -> None:
         self._build = build
@@ -122,6 +124,7 @@ class Acceptance:
         self._rooms = rooms
         self._team = team
         self._on_refused = on_refused
+        self._on_accepted = on_accepted
         self._log = log
         self._accepting: dict[str, Job] = {}
         self._explained = False
@@ -155,14 +158,19 @@ class Acceptance:
             self._on_refused(job.room.name)
             return
         self._accepting[job.id] = job
+        accepted = False
         try:
             async with asyncio.timeout(ANSWER_S) as limit:
 
                 def answered(accepts: bool) -> None:
+                    nonlocal accepted
+                    accepted = accepts
                     limit.reschedule(None)
                     self._record(request, asked, decision, accepts)
 
                 await self.ask_team(request, answered)
+            if accepted:
+                self._on_accepted(job)
         except AssignmentTimeoutError:
             logger.warning(
                 "accepted a job that LiveKit never assigned; "

@@ -19,7 +19,7 @@ from build_aware import livekit_private
 from build_aware.adoption.adoption import Adoption
 from build_aware.adoption.client import client
 from build_aware.adoption.judgement import Candidate
-from build_aware.adoption.launch import Busy, launch
+from build_aware.adoption.launch import busy, launch
 from build_aware.dispatch import acceptance, capacity
 from build_aware.dispatch.deferred_log import DeferredLog
 from build_aware.dispatch.rooms import Rooms
@@ -92,6 +92,7 @@ class Worker:
             rooms=self._rooms,
             team=team,
             on_refused=self._on_refused_job,
+            on_accepted=self._on_accepted_job,
             log=self._offer_log,
         )
         self._adoption: Adoption | None = None
@@ -117,7 +118,9 @@ class Worker:
             dev=self._dev,
         )
         watch_forkserver.mend_exit_codes()
-        self._watching = asyncio.gather(self._signals.watch(), watch_forkserver.keep_running())
+        # Not gathered: the end of the event loop would log that, with a traceback.
+        watches = (self._signals.watch(), watch_forkserver.keep_running())
+        self._watching = [asyncio.ensure_future(watch) for watch in watches]
         try:
             await self._serve_status()
             await self._run_until_refused(run)
@@ -248,7 +251,7 @@ class Worker:
             sessions=self._sessions,
             accepting=self.acceptance.accepting.values,
             may_adopt=self._may_adopt,
-            busy=self._busy,
+            busy=functools.partial(busy, self._server),
             launch=functools.partial(
                 launch, self._server, ask=self.acceptance.ask_team, credentials=credentials
             ),
@@ -260,27 +263,24 @@ class Worker:
 
     def _sessions(self) -> dict[str, Job]:
         running = self._server.active_jobs if self._started else []
-        return {
-            info.job.id: info.job
-            for info in running
-            if info  # LiveKit lists None for a job whose launch has just failed.
-        }
+        # LiveKit lists None for a job whose launch has just failed.
+        return {info.job.id: info.job for info in running if info}
 
     def _is_full(self) -> bool:
         return capacity.is_full(self.session_count(), self._settings.max_sessions)
 
-    def _busy(self) -> Busy | None:
-        measured = livekit_private.measured_load(self._server)
-        return Busy(*measured) if measured else None
-
     def _may_adopt(self) -> bool:
         if not self._link.up or self._is_full():
             return False
-        return not (self._measures_itself and self._busy() is not None)
+        return not (self._measures_itself and busy(self._server) is not None)
 
     def _on_refused_job(self, room: str) -> None:
         if self._adoption is not None:
             self._adoption.refused(room)
+
+    def _on_accepted_job(self, job: Job) -> None:
+        if self._adoption is not None:
+            self._adoption.accepted(job)
 
     def _on_refused(self, reason: str) -> None:
         self._give_up(reason)

@@ -311,6 +311,7 @@ class Team:
     Attributes:
         asked: the requests that it got.
         told: the rooms of the jobs that this worker does not get to serve.
+        began: ids of the jobs that it does.
         handler: ours, with the team's behind.
     """
 
@@ -319,6 +320,7 @@ class Team:
     ) -> None:
         self.asked: list[JobRequest] = []
         self.told: list[str] = []
+        self.began: list[str] = []
         self._answer = answer
         self.handler = Acceptance(
             BUILD,
@@ -327,6 +329,7 @@ class Team:
             rooms=Rooms(),
             team=self._on_request,
             on_refused=self.told.append,
+            on_accepted=lambda job: self.began.append(job.id),
         )
 
     async def _on_request(self, request: JobRequest) -> None:
@@ -372,7 +375,7 @@ async def test_the_team_accepts_under_a_name_of_its_own_and_our_attributes_stay_
         JobAcceptArguments("Ada", "agent", "theirs", {"team": "blue"} | ours),
     ]
     assert ours["build.id"] == BUILD.id
-    assert (offer.terminated, team.told) == ([], [])
+    assert (offer.terminated, team.told, team.began) == ([], [], ["AJ_1"])
 
 
 async def test_a_team_that_says_nothing_more_gets_livekits_own_identity() -> None:
@@ -408,7 +411,7 @@ async def test_the_team_may_leave_a_job_to_the_next_worker(
     before = jobs_offered()
     await team.handler(offer.request)
     assert (offer.terminated, offer.accepted) == ([False], [])
-    assert team.told == ["a-room"]
+    assert (team.told, team.began) == (["a-room"], [])
     assert changes(before) == {BY_THE_TEAM: 1}
     (record,) = caplog.records
     assert (vars(record)["answer"], vars(record)["reason"]) == BY_THE_TEAM
@@ -498,7 +501,7 @@ async def test_a_job_that_livekit_never_assigns_is_a_warning_with_a_team_too(
     team = Team(lambda request: request.accept())
     await team.handler(Offer(on_accepting=never).request)
     assert any("never assigned" in record.getMessage() for record in caplog.records)
-    assert team.told == ["a-room"]
+    assert (team.told, team.began) == (["a-room"], [])
 
 
 async def test_a_room_that_is_adopted_is_asked_for_as_well() -> None:

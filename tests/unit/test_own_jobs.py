@@ -71,6 +71,21 @@ def test_a_job_that_runs_and_never_joins_serves_nobody_after_a_while() -> None:
     assert [agent.job_id for agent in own.agents_in("a-room", NOW + COMES_S)] == ["talks"]
 
 
+def test_a_job_that_has_ended_before_it_was_listed_has_ended() -> None:
+    """It may crash within a quarter of a second."""
+    own = OwnJobs()
+    own.begins(job("1"), NOW)
+    assert own.rooms == {"a-room"}
+    assert own.update({}, NOW + 0.25) == {"a-room"}
+    assert dead(own, "1") == {"1"}
+    assert own.ended_for("AD_1", since_s=NOW) == 1
+    assert own.ended_for("AD_1", since_s=NOW + 1) == own.ended_for("AD_2", since_s=NOW) == 0
+    own.begins(job("2"), NOW)
+    own.update(running("2"), NOW + 0.25)
+    own.begins(job("2"), NOW + 1)
+    assert own.update({}, NOW + 2) == {"a-room"}
+
+
 def test_what_begins_has_not_ended() -> None:
     own = updated(running("1"))
     assert own.update(running("1", "2"), NOW) == set()
