@@ -118,8 +118,8 @@ class Adopter:
             known.attempts = 0
         known.attempts += 1
         known.adopted_s = now_s
-        ended_here = self._own.ended_for(fits.dispatch.id, since_s=user_since_s)
-        known.not_before_s = now_s + pause_s(known, ended_here)
+        crashed_here = self._own.crashed_for(fits.dispatch.id, since_s=user_since_s)
+        known.not_before_s = now_s + pause_s(known, crashed_here)
         job = job_for(fits.dispatch, record.room)
         self.starting.add(job.id)
         try:
@@ -179,13 +179,13 @@ class Adopter:
                         return
 
 
-def pause_s(known: DispatchRecord, ended_here: int) -> float:
+def pause_s(known: DispatchRecord, crashed_here: int) -> float:
     """How long after it was adopted a dispatch may be adopted again, by how often it has run.
 
     Args:
         known: the dispatch.
-        ended_here: how many jobs of it have ended in this worker while the user was there:
+        crashed_here: how many jobs of it have crashed in this worker, as far as that can be told:
             livekit-server 1.13.5 lists a job that it has dispatched only some five seconds later.
     """
     ran_elsewhere = any(job.state.participant_identity for job in known.dispatch.state.jobs)
-    return backoff.pause_s(CRASH_PAUSE_S, max(known.attempts - 1 + ran_elsewhere, ended_here))
+    return backoff.pause_s(CRASH_PAUSE_S, max(known.attempts - 1 + ran_elsewhere, crashed_here))

@@ -19,6 +19,10 @@ connect, or dial a number; a job process that hangs must not keep a user alone f
 workers wait for five seconds: they cannot know that it runs."""
 
 
+BRIEF_S: Final = 5.0
+"""A job that is over sooner has most likely crashed."""
+
+
 @dataclass(slots=True)
 class _Running:
     job: Job
@@ -30,6 +34,7 @@ class _Running:
 @dataclass(frozen=True, slots=True)
 class _Ended:
     at_s: float
+    lasted_s: float
     dispatch_id: str
 
 
@@ -55,10 +60,18 @@ class OwnJobs:
         """Ids of jobs that have ended here."""
         return self._ended.keys()
 
-    def ended_for(self, dispatch_id: str, *, since_s: float) -> int:
-        """How many jobs of a dispatch have ended here since then, a monotonic time."""
-        ended = self._ended.values()
-        return sum(job.dispatch_id == dispatch_id and job.at_s >= since_s for job in ended)
+    def crashed_for(self, dispatch_id: str, *, since_s: float) -> int:
+        """How many jobs of a dispatch have most likely crashed here.
+
+        Args:
+            dispatch_id: the dispatch.
+            since_s: since when the user is there, a monotonic time: what has ended before may have
+                ended with another one's visit, unless it was over at once.
+        """
+        return sum(
+            job.dispatch_id == dispatch_id and (job.at_s >= since_s or job.lasted_s < BRIEF_S)
+            for job in self._ended.values()
+        )
 
     def roles(self, now_s: float) -> dict[str, set[Role]]:
         """The roles that jobs serve here, or are about to, by room."""
@@ -92,15 +105,18 @@ class OwnJobs:
         Returns:
             The names of the rooms in which a job has ended since the last call.
         """
-        ended = {key: each.job for key, each in self._running.items() if key not in running}
+        ended = {key: each for key, each in self._running.items() if key not in running}
         self._running = {
             job_id: self._running.get(job_id) or _Running(job, role_of(of_job(job)), now_s)
             for job_id, job in running.items()
         }
         self._ended = {
             job_id: job for job_id, job in self._ended.items() if job.at_s > now_s - REMEMBERED_S
-        } | {job_id: _Ended(now_s, job.dispatch_id) for job_id, job in ended.items()}
-        return {job.room.name for job in ended.values()}
+        } | {
+            job_id: _Ended(now_s, now_s - each.began_s, each.job.dispatch_id)
+            for job_id, each in ended.items()
+        }
+        return {each.job.room.name for each in ended.values()}
 
     def _serving(self, now_s: float) -> Iterator[_Running]:
         return (

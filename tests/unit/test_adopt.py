@@ -271,8 +271,8 @@ async def test_who_came_after_the_last_run_waits_for_none_of_its_crashes(
 ) -> None:
     now_s = time.monotonic()
     worker.known.attempts, worker.known.adopted_s = 3, now_s - 30
-    for running in ({"AJ_1": Job(id="AJ_1", dispatch_id=FRENCH.id)}, {}):
-        worker.own.update(running, now_s - 20)
+    worker.own.update({"AJ_1": Job(id="AJ_1", dispatch_id=FRENCH.id)}, now_s - 40)
+    worker.own.update({}, now_s - 20)
     fits = Fits(FRENCH, "target", first_user_s=60 if user_came == "before" else 10)
     await worker.adopter.start(worker.server.api, worker.record, fits)
     assert worker.known.attempts == attempts
@@ -280,9 +280,9 @@ async def test_who_came_after_the_last_run_waits_for_none_of_its_crashes(
     assert pause_s == pytest.approx(CRASH_PAUSE_S * 4 if user_came == "before" else 0)
 
 
-@pytest.mark.parametrize("ended_here", range(1, 6))
-def test_runs_are_not_counted_twice(ended_here: int) -> None:
-    assert pause_s(crashed(ended_here + 1), ended_here) == pause_s(crashed(ended_here + 1), 0)
+@pytest.mark.parametrize("crashed_here", range(1, 6))
+def test_runs_are_not_counted_twice(crashed_here: int) -> None:
+    assert pause_s(crashed(crashed_here + 1), crashed_here) == pause_s(crashed(crashed_here + 1), 0)
 
 
 def test_a_dispatch_that_never_stops_crashing_is_never_given_up() -> None:

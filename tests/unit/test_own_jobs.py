@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 
-from build_aware.adoption.own_jobs import COMES_S, REMEMBERED_S, OwnJobs
+from build_aware.adoption.own_jobs import BRIEF_S, COMES_S, REMEMBERED_S, OwnJobs
 from build_aware.dispatch.agents import AgentSeen, Role
 
 NOW: Final = 1_000.0
@@ -78,12 +78,27 @@ def test_a_job_that_has_ended_before_it_was_listed_has_ended() -> None:
     assert own.rooms == {"a-room"}
     assert own.update({}, NOW + 0.25) == {"a-room"}
     assert dead(own, "1") == {"1"}
-    assert own.ended_for("AD_1", since_s=NOW) == 1
-    assert own.ended_for("AD_1", since_s=NOW + 1) == own.ended_for("AD_2", since_s=NOW) == 0
+    assert own.crashed_for("AD_1", since_s=NOW) == 1
+    assert own.crashed_for("AD_2", since_s=NOW) == 0
     own.begins(job("2"), NOW)
     own.update(running("2"), NOW + 0.25)
     own.begins(job("2"), NOW + 1)
     assert own.update({}, NOW + 2) == {"a-room"}
+
+
+@pytest.mark.parametrize(
+    ("lasted_s", "user_came_s", "crashed"),
+    [
+        (600, -60, 1),  # before the user's eyes
+        (600, +1, 0),  # with the visit of another one, or an earlier one of this one
+        (BRIEF_S - 1, +1, 1),  # before anybody could come
+    ],
+)
+def test_which_jobs_have_crashed(lasted_s: float, user_came_s: float, crashed: int) -> None:
+    own = OwnJobs()
+    own.update(running("1"), NOW - lasted_s)
+    own.update({}, NOW)
+    assert own.crashed_for("AD_1", since_s=NOW + user_came_s) == crashed
 
 
 def test_what_begins_has_not_ended() -> None:
