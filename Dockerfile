@@ -6,11 +6,14 @@ RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /app
 # Dependencies first: this layer is rebuilt only when they change.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --locked --no-dev
-# The build id is a hash of these files, so all of them must be in the image.
+# build_aware is not installed: Python finds it beside agent.py. An installed copy would be a second
+# one, and the build id is a hash of the first.
+RUN uv sync --locked --no-default-groups --group agent --no-install-project
+# These are all files of the build id: [tool.build-aware] in pyproject.toml lists them.
 COPY agent.py Dockerfile ./
 COPY agent ./agent
-RUN /app/.venv/bin/python -m compileall -q agent
+COPY build_aware ./build_aware
+RUN /app/.venv/bin/python -m compileall -q agent build_aware
 
 FROM python:3.11-slim-bookworm
 RUN apt-get update \

@@ -4,14 +4,10 @@ Python resolves `import agent` to the package beside this file, and so do LiveKi
 import the module that is named like the file they are given.
 """
 
+from pathlib import Path
+
+from build_aware import cli
+
 if __name__ == "__main__":
-    import sys
-
-    if sys.argv[1:2] in (["start"], ["dev"]):
-        from agent import starting
-
-        starting.stop_means_exit()
-
-    from agent.cli.main import main
-
-    main()
+    cli.load_env(Path(__file__).with_name(".env.local"))
+    cli.run_app("agent:server")

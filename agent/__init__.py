@@ -1,28 +1,17 @@
-"""A LiveKit voice agent whose worker knows its build.
+"""A LiveKit voice agent that knows which build it is. This folder is the one to make your own.
 
-`agent.server` is the `AgentServer` that LiveKit's tools look for. It is made when first asked
-for, so that importing one module of this package does not start another.
+`server` is what LiveKit's tools look for.
 """
 
-from __future__ import annotations
+from pathlib import Path
 
-import sys
-from typing import TYPE_CHECKING, Any
+from build_aware import cli
+from agent import models
 
-if TYPE_CHECKING:
-    from .worker import Worker
+# Before the server, which is made from it.
+cli.load_env(Path(__file__).parent.with_name(".env.local"))
+models.choose()
 
-    server: Worker
+from agent.session import server  # noqa: E402
 
-
-def __getattr__(name: str) -> Any:
-    if name != "server":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .cli.startup import server_for_livekit  # noqa: PLC0415
-
-    globals()["server"] = server_for_livekit(sys.argv[1:])
-    return globals()["server"]
-
-
-def __dir__() -> list[str]:
-    return [*globals(), "server"]
+__all__ = ["server"]

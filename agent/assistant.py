@@ -7,13 +7,13 @@ import json
 from livekit.agents import Agent, RunContext, function_tool
 from livekit.agents.voice import SpeechHandle
 
-from .build import Build
+from build_aware import current_build
 
 
 class Assistant(Agent):
     """A friendly voice assistant that knows which build it is."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self) -> None:
         super().__init__(
             instructions=(
                 "You are a friendly voice assistant. Keep answers short and free of markup, "
@@ -21,7 +21,6 @@ class Assistant(Agent):
                 "are, call the tool which_build and say what it returns in a sentence."
             )
         )
-        self._build = build
 
     def greet(self) -> SpeechHandle:
         """Speak first; called when the user is there."""
@@ -30,6 +29,6 @@ class Assistant(Agent):
     @function_tool
     async def which_build(self, context: RunContext[None]) -> str:
         """Look up which build of this agent is speaking: id, version, commit and deployment."""
-        facts = self._build.facts()
+        facts = current_build().facts()
         del facts["origin"]
         return json.dumps({name: value for name, value in facts.items() if value})

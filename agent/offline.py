@@ -77,7 +77,7 @@ def answer(conversation: ChatContext) -> ChoiceDelta:
     if isinstance(last, FunctionCallOutput):
         return _say(in_words(last.output, _last_said_by_the_user(conversation)))
     if not isinstance(last, ChatMessage) or last.role != "user":
-        return _say("Hello! I answer by rule. Ask me which build I am.")
+        return _say("Hello! I only follow simple rules. Ask me which build I am.")
     said = last.text_content or ""
     if _ABOUT_THE_BUILD.search(said):
         call = FunctionToolCall(name=BUILD_TOOL, arguments="{}", call_id=uuid4().hex)

@@ -19,14 +19,14 @@ from typing import Final
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from agent import adoption
-from agent.watchlist import Watchlist
-from testbed import Testbed
-from testbed.fake_livekit import FakeLiveKit
-from testbed.livekit_server import LiveKitServer
-
-from .processes import OURS, WorkerProcess
-from .worker import UNTARGETED, Role
+from bench.processes import OURS, WorkerProcess
+from bench.worker import UNTARGETED, Role
+from build_aware.adoption.sweep import MAX_SHARE, SWEEP_S
+from build_aware.adoption.watchlist import Watchlist
+from build_aware.dispatch.rooms import Rooms
+from build_aware.testbed import Testbed
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.livekit_server import LiveKitServer
 
 LISTS: Final = 20
 SWEEPS: Final = 12
@@ -68,7 +68,7 @@ async def _create_rooms(server: LiveKitServer, count: int) -> None:
 async def _list_rooms(server: LiveKitServer) -> list[api.Room]:
     called: list[float] = []
     taken_in: list[float] = []
-    watchlist = Watchlist()
+    watchlist = Watchlist(Rooms())
     async with server.api() as client:
         for _ in range(LISTS):
             began = time.perf_counter()
@@ -82,7 +82,7 @@ async def _list_rooms(server: LiveKitServer) -> list[api.Room]:
     print(f"one list, with its request            {statistics.median(called) * 1e3:10.1f} ms")
     print(f"one list                              {response.ByteSize() / 1024:10.1f} KiB")
     print(f"what the worker does with it          {statistics.median(taken_in) * 1e3:10.1f} ms")
-    pause = max(adoption.SWEEP_S, statistics.median(called) / adoption.MAX_SHARE)
+    pause = max(SWEEP_S, statistics.median(called) / MAX_SHARE)
     print(f"one sweep each                        {pause:10.1f} s")
     return list(response.rooms)
 

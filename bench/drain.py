@@ -18,12 +18,12 @@ from typing import Final
 
 import psutil
 
-from testbed import NotInstalledError, Process, Testbed, User
-from testbed.ending import run_and_exit
-from testbed.fake_livekit import FakeLiveKit
-from testbed.livekit_server import LiveKitServer
-
-from .processes import OURS, ROOT, STOCK, Side, WorkerProcess
+from bench.paths import ROOT
+from bench.processes import OURS, STOCK, Side, WorkerProcess
+from build_aware.testbed import NotInstalledError, Process, Testbed, User
+from build_aware.testbed.ending import run_and_exit
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.livekit_server import LiveKitServer
 
 POLL_S: Final = 0.002
 GONE_DEADLINE_S: Final = 30.0

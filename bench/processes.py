@@ -11,11 +11,10 @@ from typing import Final
 
 import psutil
 
-from testbed import Process, Processes, StartError, until
-from testbed.fake_livekit import Answer, FakeLiveKit, a_job
-from testbed.worker import READY_S, start_worker
-
-ROOT: Final = Path(__file__).resolve().parent.parent
+from bench.paths import ROOT
+from build_aware.testbed import Process, Processes, StartError, until
+from build_aware.testbed.fake_livekit import Answer, FakeLiveKit, a_job
+from build_aware.testbed.worker import READY_S, start_worker
 
 
 @dataclass(frozen=True, eq=False)

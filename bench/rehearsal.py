@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+from bench.paths import ROOT
+
 SESSIONS: Final = 200
 DEPLOYS: Final = 5
 LINGERING_S: Final = 2.0

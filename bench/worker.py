@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent import target
-from agent.acceptance import decide
-from agent.build import Build
-from testbed.fake_livekit import FakeLiveKit
-
-from .processes import OURS, ROOT, STOCK, Side, WorkerProcess
+from bench.paths import ROOT
+from bench.processes import OURS, STOCK, Side, WorkerProcess
+from build_aware.dispatch import target
+from build_aware.dispatch.acceptance import decide
+from build_aware.identity.build import Build
+from build_aware.testbed.fake_livekit import FakeLiveKit
 
 WARM_UP_OFFERS: Final = 20
 OFFERS_IN_TURN: Final = 500

@@ -12,12 +12,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
-from agent.build import ROOT
-from testbed import NotInstalledError, Process, Testbed, User
-from testbed.bed import Server
-from testbed.cluster import Cluster
-from testbed.fake_livekit import FakeLiveKit
-from testbed.livekit_server import LiveKitServer
+from build_aware.testbed import NotInstalledError, Process, Testbed, User
+from build_aware.testbed.bed import Server
+from build_aware.testbed.cluster import Cluster
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.livekit_server import LiveKitServer
+from tests.support.paths import ROOT
+
+# Nobody's own settings change what happens: the agent reads `.env.local` when it is imported.
+os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
 T = TypeVar("T")
 

@@ -18,17 +18,16 @@ from typing import Final
 
 from rich.console import Console
 
-from agent.build import ROOT
-from testbed import Processes, StartError
-from testbed.ending import run_and_exit
-from testbed.interrupts import end_all, interruptible
-from testbed.livekit_server import find_binary
-from testbed.processes import talk_to_this_machine_only
-
-from . import growth, logs, plan, report
-from .driver import Driver, Run
-from .judge import judge
-from .plan import EACH_S, Options, Plan
+from bench.paths import ROOT
+from bench.soak import growth, logs, plan, report
+from bench.soak.driver import Driver, Run
+from bench.soak.judge import judge
+from bench.soak.plan import EACH_S, Options, Plan
+from build_aware.testbed import Processes, StartError
+from build_aware.testbed.ending import run_and_exit
+from build_aware.testbed.environ import talk_to_this_machine_only
+from build_aware.testbed.interrupts import end_all, interruptible
+from build_aware.testbed.livekit_server import find_binary
 
 CLEAN: Final = 0
 TROUBLE: Final = 1

@@ -9,21 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rehearsal.relay import Passage
-from rehearsal.stage import first_error
-from testbed import Processes, StartError
-from testbed.livekit_server import LiveKitServer
-
-from . import growth, leftovers, plan
-from .faults import Faults
-from .fleet import Fleet
-from .growth import Sample
-from .guest import Guest
-from .plan import Plan
-from .seen import FaultSeen, Leftover, Seen, UserSeen
-from .timetable import Timetable
-from .troubles import room_name
-from .visitor import Visitor
+from bench.soak import growth, leftovers, plan
+from bench.soak.faults import Faults
+from bench.soak.fleet import Fleet
+from bench.soak.growth import Sample
+from bench.soak.guest import Guest
+from bench.soak.plan import Plan
+from bench.soak.seen import FaultSeen, Leftover, Seen, UserSeen
+from bench.soak.timetable import Timetable
+from bench.soak.troubles import room_name
+from bench.soak.visitor import Visitor
+from build_aware.rehearsal.relay import Passage
+from build_aware.rehearsal.stage import first_error
+from build_aware.testbed import Processes, StartError
+from build_aware.testbed.livekit_server import LiveKitServer
 
 SETTLE_S: Final = 60.0
 """After the last user: LiveKit may take 20 s to notice that somebody is gone, an agent 5 s more,

@@ -10,17 +10,17 @@ from typing import Final, TypeAlias
 
 import psutil
 
-from rehearsal.relay import Passage
-from rehearsal.scenario import Stop
-from rehearsal.workers import Worker
-from testbed import Processes, until
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import environment, kill
-
-from .fleet import Fleet
-from .guest import Guest
-from .plan import Fault, Kind
-from .seen import FaultSeen, Span
+from bench.soak.fleet import Fleet
+from bench.soak.guest import Guest
+from bench.soak.plan import Fault, Kind
+from bench.soak.seen import FaultSeen, Span
+from build_aware.rehearsal.relay import Passage
+from build_aware.rehearsal.scenario import Stop
+from build_aware.rehearsal.workers import Worker
+from build_aware.testbed import Processes, until
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import kill
+from build_aware.testbed.livekit_server import LiveKitServer
 
 VICTIM_S: Final = 8.0
 """How long a fault waits for a session that it can hit."""

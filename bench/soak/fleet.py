@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from rehearsal.relay import Passage
-from rehearsal.scenario import Stop, build_name
-from rehearsal.workers import CONTESTANTS, Worker
-from testbed import Processes
-from testbed.livekit_server import LiveKitServer
-
-from .plan import FIRST_BUILD, STEADY_BUILD
+from bench.paths import ROOT
+from bench.soak.plan import FIRST_BUILD, STEADY_BUILD
+from build_aware.rehearsal.relay import Passage
+from build_aware.rehearsal.scenario import Stop, build_name
+from build_aware.rehearsal.workers import Worker, ours
+from build_aware.testbed import Processes
+from build_aware.testbed.livekit_server import LiveKitServer
 
 AT_A_TIME: Final = 2
 """Workers of one build."""
@@ -127,7 +127,7 @@ class Fleet:
         worker = await Worker.start(
             f"{build}.{number}",
             build,
-            CONTESTANTS["ours"],
+            ours(ROOT / "agent.py", answers=True),
             server=self._server,
             started=self._started,
             passages=self._passages,

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from testbed import Process
+from build_aware.testbed import Process
 
 EVERY_S: Final = 3.0
 """From one sample to the next."""

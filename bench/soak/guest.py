@@ -7,14 +7,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from rehearsal.relay import Passage
-from rehearsal.seen import Visit
-from rehearsal.stage import visit
-from rehearsal.users import BUILD, PAUSE_S, QUESTION, REPEAT_S, remark
-from testbed import User
-from testbed.livekit_server import LiveKitServer
-
-from .seen import Question, Span, Stay
+from bench.soak.seen import Question, Span, Stay
+from build_aware.rehearsal.relay import Passage
+from build_aware.rehearsal.seen import Visit
+from build_aware.rehearsal.stage import visit
+from build_aware.rehearsal.users import BUILD, PAUSE_S, QUESTION, REPEAT_S, remark
+from build_aware.testbed import User
+from build_aware.testbed.livekit_server import LiveKitServer
 
 GIVE_UP_S: Final = 60.0
 """How long a user waits for an answer: longer than it takes to be lost, whatever happens."""

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rehearsal.verdict import percentile
-
-from .plan import KINDS, WAYS
-from .seen import FaultSeen, Leftover, Seen, Span, UserSeen
-from .troubles import ENDED_S, FORGIVEN, WRONGS, Trouble, Wrong, moment_s, troubles_of
+from bench.soak.plan import KINDS, WAYS
+from bench.soak.seen import FaultSeen, Leftover, Seen, Span, UserSeen
+from bench.soak.troubles import ENDED_S, FORGIVEN, WRONGS, Trouble, Wrong, moment_s, troubles_of
+from build_aware.rehearsal.verdict import percentile
 
 NO_FAULT: Final = "no fault"
 

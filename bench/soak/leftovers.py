@@ -10,14 +10,13 @@ from typing import Final
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from rehearsal.relay import Passage
-from rehearsal.seen import WorkerSeen
-from rehearsal.workers import Worker
-from testbed import until
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import command_line, marked
-
-from .seen import Leftover
+from bench.soak.seen import Leftover
+from build_aware.rehearsal.relay import Passage
+from build_aware.rehearsal.seen import WorkerSeen
+from build_aware.rehearsal.workers import Worker
+from build_aware.testbed import until
+from build_aware.testbed.family import command_line, marked
+from build_aware.testbed.livekit_server import LiveKitServer
 
 ORPHANS_S: Final = 10.0
 """How much longer than a worker its other processes may take to end, on a busy machine."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
-from rehearsal.scenario import build_name
+from build_aware.rehearsal.scenario import build_name
 
 T = TypeVar("T")
 

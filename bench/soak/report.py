@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from .growth import Change
-from .judge import Row, Verdict
-from .logs import Logs
-from .plan import Options, Plan
-from .seen import Seen
-from .troubles import WRONGS
+from bench.soak.growth import Change
+from bench.soak.judge import Row, Verdict
+from bench.soak.logs import Logs
+from bench.soak.plan import Options, Plan
+from bench.soak.seen import Seen
+from bench.soak.troubles import WRONGS
 
 FORMAT: Final = 1
 """The version of the JSON; it changes when a field changes its meaning or goes away."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rehearsal.seen import Visit, WorkerSeen
-
-from .plan import Kind, Way
+from bench.soak.plan import Kind, Way
+from build_aware.rehearsal.seen import Visit, WorkerSeen
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, Literal, TypeAlias
 
-from rehearsal.seen import Visit
-
-from .plan import Kind
-from .seen import FaultSeen, Question, Seen, Span, Stay, UserSeen
+from bench.soak.plan import Kind
+from bench.soak.seen import FaultSeen, Question, Seen, Span, Stay, UserSeen
+from build_aware.rehearsal.seen import Visit
 
 Wrong: TypeAlias = Literal["lost", "cut", "doubled", "misrouted", "forgotten"]
 

@@ -12,16 +12,15 @@ from typing import Final, TypeVar
 import aiohttp
 from livekit import api, rtc
 
-from rehearsal.relay import Passage
-from testbed import StartError
-from testbed.livekit_server import LiveKitServer
-from testbed.proxy import Proxy
-
-from . import plan
-from .guest import GIVE_UP_S, Guest
-from .plan import STEADY_BUILD, WAIT_S, Way
-from .seen import Stay, UserSeen
-from .troubles import room_name
+from bench.soak import plan
+from bench.soak.guest import GIVE_UP_S, Guest
+from bench.soak.plan import STEADY_BUILD, WAIT_S, Way
+from bench.soak.seen import Stay, UserSeen
+from bench.soak.troubles import room_name
+from build_aware.rehearsal.relay import Passage
+from build_aware.testbed import StartError
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.proxy import Proxy
 
 T = TypeVar("T")
 

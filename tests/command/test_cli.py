@@ -15,11 +15,11 @@ import typer
 from livekit.agents import AgentServer
 from livekit.agents.cli import _legacy
 
-from agent.build import ROOT, content_id
-from agent.cli import startup
-from agent.cli.app import LIVEKIT_COMMANDS
-from testbed.processes import environment
-from tests.support.copies import copy_of_the_agent
+from build_aware.cli import env as cli_env
+from build_aware.cli.app import app
+from build_aware.testbed.environ import environment
+from tests.support.copies import content_id, copy_of_the_agent
+from tests.support.paths import ROOT
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -52,8 +52,8 @@ def problems(done: Done) -> list[str]:
     assert done.returncode == CONFIGURATION, done
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    assert all(line.startswith("agent: ") for line in lines), done.stderr
-    return [line.removeprefix("agent: ") for line in lines]
+    assert all(line.startswith("build-aware: ") for line in lines), done.stderr
+    return [line.removeprefix("build-aware: ") for line in lines]
 
 
 def assert_hidden(done: Done, secrets: Iterable[str] = (SECRET,)) -> None:
@@ -180,8 +180,8 @@ def test_no_secret_is_printed_beside_a_problem(folder: Path) -> None:
     }
     done = run(folder, "start", AGENT_MODELS="clever", **secrets)
     assert [re.split("[ =]", problem)[0] for problem in problems(done)] == [
-        "AGENT_MODELS",
         "LIVEKIT_URL",
+        "AGENT_MODELS",
     ]
     assert_hidden(done)
 
@@ -227,8 +227,8 @@ def _not_utf_8(file: Path) -> None:
     [
         (_nul, "holds a NUL character"),
         (_not_utf_8, "is not UTF-8 text"),
-        (os.mkfifo, "is no regular file"),
-        (Path.mkdir, "is no regular file"),
+        (os.mkfifo, "is not a regular file"),
+        (Path.mkdir, "is not a regular file"),
     ],
 )
 def test_an_env_local_that_cannot_be_read_is_one_clear_line(
@@ -248,12 +248,12 @@ def test_an_env_local_that_may_not_be_read_is_one_clear_line(
     def refuse(_: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(startup, "load_dotenv", refuse)
+    monkeypatch.setattr(cli_env, "load_dotenv", refuse)
     with pytest.raises(SystemExit) as ended:
-        startup._file_into_environment(tmp_path / ".env.local")
+        cli_env.load_env(tmp_path / ".env.local")
     assert ended.value.code == CONFIGURATION
     assert capsys.readouterr().err == (
-        f"agent: {tmp_path / '.env.local'} cannot be read: Permission denied\n"
+        f"build-aware: {tmp_path / '.env.local'} cannot be read: Permission denied\n"
     )
 
 
@@ -264,8 +264,9 @@ def test_help_lists_livekits_commands_and_ours(folder: Path) -> None:
     done = run(folder, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^  ([a-z][a-z-]+)  ", done.stdout, re.MULTILINE)
-    assert {*LIVEKIT_COMMANDS, "console", "build"} <= set(listed)
-    assert {"console", "dev", "start", "connect", "download-files", "build"} <= set(listed)
+    assert {"console", "dev", "start", "connect", "download-files", "build", "rehearse"} <= set(
+        listed
+    )
 
 
 def test_without_a_command_help_is_shown(folder: Path) -> None:
@@ -280,9 +281,9 @@ def test_an_unknown_command_is_an_error_that_names_it(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_our_list_of_livekits_commands_is_complete() -> None:
+def test_all_of_livekits_commands_are_there() -> None:
     theirs = typer.main.get_group(_legacy._build_cli(AgentServer()))
-    assert {*LIVEKIT_COMMANDS, "console"} == set(theirs.commands)
+    assert set(theirs.commands) <= set(typer.main.get_group(app).commands)
 
 
 def test_help_of_the_console_names_its_options_and_those_of_livekits(folder: Path) -> None:
@@ -317,3 +318,162 @@ def test_help_of_a_livekit_command_needs_no_settings(folder: Path, command: str)
     assert f"agent.py {command}" in done.stdout
     assert "--api-secret" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+# An agent that others wrote
+
+
+THEIRS: Final = """
+import os
+
+import livekit.agents
+from livekit.agents import JobContext
+
+from build_aware import AgentServer, cli
+
+# As `load_dotenv()` does it.
+os.environ["LIVEKIT_URL"] = "ws://localhost:1"
+os.environ["LIVEKIT_API_KEY"] = "the-api-key"
+
+server = AgentServer(api_secret="do-not-print-me", drain_timeout=60)
+
+
+@server.rtc_session(agent_name="theirs")
+async def serve(ctx: JobContext) -> None: ...
+"""
+
+RUNS_ITSELF: Final = """
+
+if __name__ == "__main__":
+    cli.run_app(server)
+"""
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of somebody else's: `agent.py` runs itself, `plain.py` does not."""
+    folder = tmp_path_factory.mktemp("theirs")
+    (folder / "requirements.txt").write_text("build-aware\n")
+    (folder / "agent.py").write_text(THEIRS + RUNS_ITSELF)
+    (folder / "plain.py").write_text(THEIRS)
+    stock = THEIRS.replace("AgentServer(api", "livekit.agents.AgentServer(api")
+    (folder / "stock.py").write_text(stock + RUNS_ITSELF)
+    return folder
+
+
+def python(folder: Path, *arguments: str, **env: str) -> Done:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(PYTHONPATH=str(ROOT), **env),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+    )
+
+
+WAYS_IN: Final = [
+    pytest.param(("agent.py", "start"), id="by itself"),
+    pytest.param(("-m", "build_aware", "start", "plain.py"), id="by ours"),
+    pytest.param(("-m", "livekit.agents", "start", "plain.py"), id="by livekit"),
+]
+
+
+@pytest.mark.parametrize("way_in", WAYS_IN)
+def test_what_the_teams_module_says_and_sets_counts(theirs: Path, way_in: tuple[str, ...]) -> None:
+    """Only what is wrong is named, and with no traceback, whoever runs the worker."""
+    done = python(theirs, *way_in, AGENT_MAX_SESSIONS="0", AGENT_DRAIN_TIMEOUT="5")
+    assert done.returncode == CONFIGURATION
+    assert "Traceback" not in done.stdout
+    (problem,) = done.stderr.splitlines()
+    assert problem.startswith("build-aware: AGENT_MAX_SESSIONS='0': ")
+    assert_hidden(done)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "found"),
+    [("5", "AGENT_DRAIN_TIMEOUT='5': "), ("soon", "--drain-timeout 'soon': expected a number")],
+)
+def test_a_drain_timeout_on_the_command_line_wins_over_the_code(
+    theirs: Path, seconds: str, found: str
+) -> None:
+    (problem,) = problems(python(theirs, "agent.py", "start", "--drain-timeout", seconds))
+    assert problem.startswith(found)
+
+
+def test_the_same_build_whoever_asks(theirs: Path) -> None:
+    by_itself = python(theirs, "agent.py", "build")
+    by_ours = python(theirs, "-m", "build_aware", "build", "plain.py")
+    assert (by_itself.returncode, by_itself.stderr) == (0, "")
+    assert re.fullmatch(r"[0-9a-f]{12}\n", by_itself.stdout)
+    assert by_ours.stdout == by_itself.stdout
+
+
+def test_build_needs_no_livekit(theirs: Path) -> None:
+    done = python(theirs, "-X", "importtime", "-m", "build_aware", "build", "plain.py")
+    assert done.returncode == 0
+    assert "livekit.agents" not in done.stderr
+    assert "prometheus_client" not in done.stderr
+
+
+def test_a_misspelt_variable_is_warned_of_and_refuses_nothing(theirs: Path) -> None:
+    done = python(theirs, "agent.py", "build", AGENT_BUILDID="x")
+    assert (done.returncode, len(done.stdout)) == (0, 13)
+    assert done.stderr == (
+        "build-aware: AGENT_BUILDID is not a setting; did you mean AGENT_BUILD_ID?\n"
+    )
+
+
+def test_the_files_that_count_are_listed(theirs: Path) -> None:
+    done = python(theirs, "agent.py", "build", "--files", AGENT_BUILD_ID="release-10")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["agent.py", "plain.py", "requirements.txt", "stock.py"]
+
+
+def test_files_that_cannot_be_counted_are_one_clear_line(tmp_path: Path) -> None:
+    folder = copy_of_the_agent(tmp_path)
+    (folder / "uv.lock").unlink()
+    (problem,) = problems(run(folder, "build", "--files", AGENT_BUILD_ID="release-10"))
+    assert "uv.lock is missing" in problem
+
+
+def test_a_server_of_livekits_own_is_one_clear_line(theirs: Path) -> None:
+    (problem,) = problems(python(theirs, "stock.py", "start"))
+    assert problem == (
+        "cli.run_app got a livekit.agents.worker.AgentServer; import AgentServer from build_aware"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("start",), "no agent file is given"),
+        (("start", "missing.py"), "missing.py does not exist"),
+    ],
+)
+def test_ours_says_how_it_is_called(theirs: Path, arguments: tuple[str, ...], found: str) -> None:
+    (problem,) = problems(python(theirs, "-m", "build_aware", *arguments))
+    assert found in problem
+
+
+def test_importing_changes_nothing_in_other_programs(theirs: Path) -> None:
+    """No process, no thread, no handler; the agent server alone needs livekit-agents."""
+    script = """
+import gc, os, signal, sys, threading
+from multiprocessing import forkserver
+before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+import build_aware
+from build_aware import Build, Options, cli
+print("livekit.agents" in sys.modules)
+import plain
+print("livekit.agents" in sys.modules)
+print(before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
+print(gc.isenabled(), threading.active_count(), forkserver._forkserver._forkserver_pid)
+from build_aware.server import forkserver
+print(forkserver._waiting)
+"""
+    done = python(theirs, "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["False", "True", "True", "True", "1", "None", "None"]

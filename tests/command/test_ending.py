@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from agent.build import ROOT
-from testbed import ports
-from testbed.processes import environment
+from build_aware.testbed import ports
+from build_aware.testbed.environ import environment
+from tests.support.paths import ROOT
 
 IN_THE_MIDDLE_OF_A_LOG = """
 import asyncio, logging, sys, threading, time
 from livekit import rtc
-from testbed.ending import run_and_exit
+from build_aware.testbed.ending import run_and_exit
 
 inside = threading.Event()
 
@@ -38,7 +38,7 @@ run_and_exit(program)
 
 ENDS = """
 import atexit, sys
-from testbed.ending import run_and_exit
+from build_aware.testbed.ending import run_and_exit
 
 atexit.register(print, "called")
 

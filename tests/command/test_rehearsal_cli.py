@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TypeAlias
 
 import pytest
 
-from agent.build import ROOT
-from testbed.livekit_server import BINARY_VARIABLE
-from testbed.processes import environment
+from build_aware.testbed.environ import environment
+from build_aware.testbed.livekit_server import BINARY_VARIABLE
 from tests.support.copies import copy_of_the_agent
+from tests.support.paths import ROOT
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -87,22 +86,15 @@ def test_help_tells_all_options() -> None:
         assert f"  {option} " in done.stdout
 
 
-def test_the_shipped_agent_says_that_it_has_no_rehearsal(tmp_path: Path) -> None:
-    done = rehearse(folder=copy_of_the_agent(tmp_path))
-    assert "checkout" in problem(done, "agent")
-
-
 @pytest.mark.parametrize("module", ["psutil", "matplotlib"])
 def test_a_missing_dependency_is_one_line_that_tells_what_to_run(
     tmp_path: Path, module: str
 ) -> None:
     folder = copy_of_the_agent(tmp_path)
-    for package in ("rehearsal", "testbed"):
-        shutil.copytree(ROOT / package, folder / package)
     (folder / f"{module}.py").write_text(f"raise ModuleNotFoundError({module!r}, name={module!r})")
     done = rehearse("--timeline", "picture.svg", folder=folder)
     text = done.stderr.strip()
     assert done.returncode == USAGE, done
     assert module in text
-    assert "uv sync" in text
+    assert "build-aware[rehearse]" in text
     assert len(text.splitlines()) == 1

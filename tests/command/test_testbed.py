@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from testbed import Processes, turns, until
-from testbed.processes import MARK, environment, marked
-from testbed.proxy import Proxy
+from build_aware.testbed import Processes, turns, until
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import MARK, marked
+from build_aware.testbed.proxy import Proxy
 
 ORPHANS = """
 import subprocess, sys
@@ -25,7 +26,7 @@ print("started", flush=True)
 NESTED = """
 import asyncio, os, sys
 from pathlib import Path
-from testbed.processes import Processes
+from build_aware.testbed.processes import Processes
 
 async def main():
     await Processes(Path(sys.argv[1])).start(
@@ -177,7 +178,7 @@ async def test_a_proxy_answers_new_connections_and_leaves_others_alone() -> None
 
 HOLDS_A_TURN = """
 import asyncio
-from testbed.turns import turn
+from build_aware.testbed.turns import turn
 
 async def hold():
     async with turn():

@@ -14,13 +14,13 @@ from livekit import rtc
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
-from agent.adoption import BUSY_WAIT_S
-from agent.exit_codes import ExitCode
-from testbed.livekit_server import AGENT_NAME, LiveKitServer
-from testbed.processes import Process, logged_at
-from testbed.status import Status
-from testbed.user import User
-from testbed.waiting import until
+from build_aware.adoption.adopt import BUSY_WAIT_S
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
+from build_aware.testbed.processes import Process, logged_at
+from build_aware.testbed.status import Status
+from build_aware.testbed.user import User
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
 from tests.support.metadata import asking_for
@@ -92,10 +92,10 @@ async def test_without_a_fallback_nobody_else_serves_and_a_warning_says_who_wait
     running = await worker(own_livekit, **build("build-A"))
     await own_livekit.create_room("none", {"id": "build-B", "fallback": "none", "wait": 1})
     user = await join(own_livekit, "none")
-    [warning] = await running.logged("rooms wait for another build")
+    [warning] = await running.logged("rooms wait for a build other than this one")
     assert warning["rooms"] == {"none": "'build-B'"}
     await nobody_serves(user)
-    assert len(running.find("rooms wait for another build")) == 1
+    assert len(running.find("rooms wait for a build other than this one")) == 1
 
 
 async def test_rooms_that_found_no_worker_are_served_by_the_first_one(
@@ -145,6 +145,52 @@ async def test_users_of_a_killed_worker_get_another_agent(
         await user.agent(build="build-B")
     assert time.monotonic() - killed < SOON_S
     assert len(other.find("adopting a waiting room")) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_user_of_a_killed_worker_whose_agent_published_nothing_gets_another_one_soon(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.in_the_session(tmp_path / "copy", faults.PUBLISHES_NOTHING)
+    dying = await worker(own_livekit, folder=folder, **build("build-A"))
+    await own_livekit.create_room("silent", ["build-A", "build-B"])
+    user = await join(own_livekit, "silent")
+    dead = await user.agent()
+    began = time.time()
+    await worker(own_livekit, **build("build-B"))
+    # The other worker has seen the agent: in a look, and in a check after that.
+    await until(lambda: own_livekit.calls(since=began)["ListParticipants"] >= 2, "look and check")
+
+    dying.send(signal.SIGKILL)
+    killed = time.monotonic()
+    await user.agent(build="build-B", besides=dead.identity)
+    assert time.monotonic() - killed < SOON_S
+
+
+@pytest.mark.slow
+async def test_a_job_that_a_request_handler_has_ended_is_adopted_by_nobody(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    refusing = await worker(
+        own_livekit,
+        folder=faults.ends_every_job(tmp_path / "copy"),
+        AGENT_ADOPTION="off",
+        **build("build-A"),
+    )
+    await own_livekit.create_room("ended", "build-B")
+    user = await join(own_livekit, "ended")
+
+    async def was_refused() -> bool:
+        async with own_livekit.api() as client:
+            (dispatch,) = await client.agent_dispatch.list_dispatch("ended")
+        return bool(dispatch.state.jobs)
+
+    await until(was_refused, "the job to have ended")
+    await refusing.stop()
+    other = await worker(own_livekit, **build("build-B"))
+    await nobody_serves(user)
+    assert not other.find("adopting a waiting room")
 
 
 async def test_the_user_of_a_killed_job_process_gets_another_agent(
@@ -276,6 +322,7 @@ async def test_a_full_worker_adopts_nothing_until_it_has_room(
     await second.agent()
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_no_room_is_forgotten_when_the_server_restarts(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
@@ -302,6 +349,7 @@ async def test_no_room_is_forgotten_when_the_server_restarts(
     assert "Traceback" not in old.output
 
 
+@pytest.mark.slow
 async def test_a_sweep_costs_one_call_while_all_rooms_have_agents(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from testbed.cluster import Cluster
-from testbed.livekit_server import AGENT_NAME
-from testbed.user import User
+from build_aware.testbed.cluster import Cluster
+from build_aware.testbed.livekit_server import AGENT_NAME
+from build_aware.testbed.user import User
 from tests.conftest import JoinRoom, StartWorker
 
 ROOMS = 20

@@ -8,11 +8,11 @@ from typing import Final
 
 import pytest
 
-from testbed import Testbed, ports
-from testbed.livekit_server import API_KEY, API_SECRET, LiveKitServer
-from testbed.processes import alive
-from testbed.status import Status
-from testbed.waiting import until
+from build_aware.testbed import Testbed, ports
+from build_aware.testbed.family import alive
+from build_aware.testbed.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from build_aware.testbed.status import Status
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
 

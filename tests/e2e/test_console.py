@@ -4,115 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import pty
 import re
 import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.build import ROOT, content_id, identify
-from testbed import Testbed
-from testbed.processes import environment
-from testbed.waiting import DEADLINE_S, until
+from build_aware.identity.build import identify
+from build_aware.testbed import Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.waiting import DEADLINE_S
+from tests.support.copies import content_id
+from tests.support.paths import ROOT
+from tests.support.terminal import PROMPT, Terminal, pipe
 
 TEXT = (sys.executable, "-W", "error::DeprecationWarning", "agent.py", "console", "--text")
-GREETING = "agent: Hello! I answer by rule. Ask me which build I am.\n"
-LEAVE = "Ctrl+C or Ctrl+D ends it."
+GREETING = "agent: Hello! I only follow simple rules. Ask me which build I am.\n"
+LEAVE = "Press Ctrl+C or Ctrl+D to leave."
 HEADER_LINES = 4
-PROMPT = "you: "
-CONTROL_SEQUENCE = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|\r")
 WITHOUT_AUDIO = """
 import sys
 sys.modules["sounddevice"] = None
 sys.argv[0] = "agent.py"
-from agent.cli.main import main
-main()
+from build_aware import cli
+cli.run_app("agent:server")
 """
 
 
-class Terminal:
-    """A terminal with a program in it, and a person in front of it."""
-
-    def __init__(self, fd: int, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self._fd = fd
-        self._output = ""
-        self._typed_at = 0
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def of(cls, *command: str, **env: str) -> AsyncIterator[Terminal]:
-        ours, theirs = pty.openpty()
-        os.set_blocking(ours, False)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=ROOT,
-            env=environment(TERM="xterm", COLUMNS="200", **env),
-            # Its controlling terminal, so that Ctrl+C means something.
-            preexec_fn=lambda: os.login_tty(theirs),
-        )
-        os.close(theirs)
-        try:
-            yield cls(ours, process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            os.close(ours)
-
-    @property
-    def shown(self) -> str:
-        """What a person has seen by now."""
-        with contextlib.suppress(OSError):
-            self._output += os.read(self._fd, 65536).decode(errors="replace")
-        return CONTROL_SEQUENCE.sub("", self._output)
-
-    async def sees(self, text: str) -> None:
-        """Wait until this is what is shown last, and new since something was typed."""
-
-        def seen() -> bool:
-            return self.shown.endswith(text) and len(self.shown) > self._typed_at
-
-        try:
-            await until(seen, f"to see {text!r}")
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.shown[-2000:]}") from None
-
-    async def types(self, text: str) -> None:
-        """Wait for the prompt, and type."""
-        await self.sees(f"\n{PROMPT}")
-        self.presses(text)
-
-    def presses(self, key: str) -> None:
-        """Type without waiting."""
-        self._typed_at = len(self.shown)
-        os.write(self._fd, key.encode())
-
-    async def exit(self) -> int:
-        """Wait for the end of the program, and return its exit code."""
-        await until(lambda: self.shown and self.process.returncode is not None, "its end")
-        return self.process.returncode or 0
+@contextlib.asynccontextmanager
+async def terminal_with(*command: str, **env: str) -> AsyncIterator[Terminal]:
+    """A terminal with a command of this checkout."""
+    async with Terminal.of(*command, cwd=ROOT, env=environment(**env)) as terminal:
+        yield terminal
 
 
-async def pipe(*arguments: str, said: str, **env: str) -> tuple[int, str, str]:
+async def text_in_a_pipe(*arguments: str, said: str, **env: str) -> tuple[int, str, str]:
     """Run the text console in a pipe; its exit code, its output and its errors."""
-    process = await asyncio.create_subprocess_exec(
-        *TEXT,
-        *arguments,
-        cwd=ROOT,
-        env=environment(**env),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await asyncio.wait_for(process.communicate(said.encode()), DEADLINE_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    return process.returncode or 0, output.decode(), errors.decode()
+    return await pipe(*TEXT, *arguments, said=said, cwd=ROOT, env=environment(**env))
 
 
 async def test_the_text_console_shows_what_the_readme_shows() -> None:
@@ -123,7 +51,7 @@ async def test_the_text_console_shows_what_the_readme_shows() -> None:
     written = re.search(r"\bI am build ([0-9a-f]{12})\b", transcript)
     assert written is not None
     expected = transcript.replace(written[1], content_id())
-    async with Terminal.of(*TEXT) as terminal:
+    async with terminal_with(*TEXT) as terminal:
         for said in re.findall(rf"^{PROMPT}(.+)$", transcript, re.MULTILINE):
             await terminal.types(f"{said}\r")
         await terminal.types("\x04")
@@ -135,7 +63,7 @@ async def test_the_text_console_shows_what_the_readme_shows() -> None:
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl+C", "Ctrl+D"])
 async def test_the_text_console_is_left_at_the_prompt(key: str) -> None:
-    async with Terminal.of(*TEXT) as terminal:
+    async with terminal_with(*TEXT) as terminal:
         await terminal.types("\r")
         await terminal.types(key)
         assert await terminal.exit() == 0
@@ -147,7 +75,7 @@ async def test_the_text_console_is_left_while_the_provider_is_silent() -> None:
     asked = asyncio.Event()
     async with await asyncio.start_server(lambda *_: asked.set(), "127.0.0.1", 0) as silent:
         url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1"
-        async with Terminal.of(*TEXT, OPENAI_API_KEY="sk-fake", OPENAI_BASE_URL=url) as terminal:
+        async with terminal_with(*TEXT, OPENAI_API_KEY="sk-fake", OPENAI_BASE_URL=url) as terminal:
             await asyncio.wait_for(asked.wait(), DEADLINE_S)
             await terminal.sees(f"{LEAVE}\n\n")
             terminal.presses("\x03")
@@ -156,19 +84,19 @@ async def test_the_text_console_is_left_while_the_provider_is_silent() -> None:
 
 
 async def test_the_text_console_answers_a_pipe_and_ends_with_it() -> None:
-    code, output, errors = await pipe(said="which build are you?\n\nhello")
+    code, output, errors = await text_in_a_pipe(said="which build are you?\n\nhello")
     assert (code, errors) == (0, "")
     header, talk = output.split("\n\n", 1)
     assert content_id() in header
     assert talk == (
         f"{GREETING}{PROMPT}which build are you?\n"
-        f"agent: I am build {content_id()}, version {identify().version}.\n"
+        f"agent: I am build {content_id()}, version {identify(ROOT).version}.\n"
         f"{PROMPT}\n{PROMPT}hello\nagent: You said: hello\n"
     )
 
 
 async def test_logs_are_shown_where_they_are_asked_for() -> None:
-    code, output, errors = await pipe("--log-level", "DEBUG", said="hello")
+    code, output, errors = await text_in_a_pipe("--log-level", "DEBUG", said="hello")
     assert code == 0
     assert output.endswith("agent: You said: hello\n")
     assert "DEBUG livekit.agents" in errors
@@ -177,7 +105,7 @@ async def test_logs_are_shown_where_they_are_asked_for() -> None:
 async def test_an_error_of_the_provider_is_one_line_and_the_talk_goes_on(bed: Testbed) -> None:
     openai = await bed.fake_openai()
     openai.refuses_the_key = True
-    async with Terminal.of(*TEXT, **openai.settings) as terminal:
+    async with terminal_with(*TEXT, **openai.settings) as terminal:
         for _ in range(5):
             await terminal.types("hello\r")
             await terminal.sees(f"error: Incorrect API key provided. (HTTP 401)\n{PROMPT}")
@@ -190,7 +118,7 @@ async def test_an_error_of_the_provider_is_one_line_and_the_talk_goes_on(bed: Te
 
 
 async def test_the_voice_console_without_an_audio_library_says_what_to_install() -> None:
-    async with Terminal.of(sys.executable, "-c", WITHOUT_AUDIO, "console") as terminal:
+    async with terminal_with(sys.executable, "-c", WITHOUT_AUDIO, "console") as terminal:
         assert await terminal.exit() == 2
         assert "console --text" in terminal.shown
         assert "libportaudio2" in terminal.shown
@@ -198,7 +126,7 @@ async def test_the_voice_console_without_an_audio_library_says_what_to_install()
 
 
 async def test_the_text_console_needs_no_audio_library() -> None:
-    async with Terminal.of(sys.executable, "-c", WITHOUT_AUDIO, "console", "--text") as terminal:
+    async with terminal_with(sys.executable, "-c", WITHOUT_AUDIO, "console", "--text") as terminal:
         await terminal.types("\x04")
         assert await terminal.exit() == 0
         assert GREETING in terminal.shown

@@ -13,10 +13,11 @@ import pytest
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from agent.signals import SAME_KEY_S
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import Process, alive
-from testbed.waiting import until
+from build_aware.drain.signals import SAME_KEY_S
+from build_aware.testbed.family import alive
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.processes import Process
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.support import faults
 
@@ -190,7 +191,7 @@ async def test_a_swallowed_signal_is_found_named_and_drains_all_the_same(
     await user.agent()
     (found,) = await running.logged("taken over a stop signal", signal=number.name)
     assert found["handler"] == "greedy"
-    module = folder / "agent" / "worker.py"
+    module = folder / faults.SERVER
     line = 1 + module.read_text().splitlines().index(faults.HANDLER[fault])
     assert found["at"] == f"{module}:{line}"
     await running.logged("taken over a stop signal", count=2)
@@ -252,6 +253,7 @@ async def test_ctrl_c_is_heard_while_job_processes_start(
     await leaves_clean(running, family)
 
 
+@pytest.mark.slow
 async def test_three_calls_that_end_one_after_the_other_all_end_by_themselves(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import Process
-from testbed.user import User
-from testbed.waiting import until
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.processes import Process
+from build_aware.testbed.user import User
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import SOON_S, build, nobody_serves
 
@@ -170,7 +170,7 @@ async def test_other_workers_name_a_room_that_waits_for_a_build_at_once(
         # The second one is named although the last warning is not a minute old.
 
         def named(room: str = room) -> bool:
-            warnings = other.find("rooms wait for another build")
+            warnings = other.find("rooms wait for a build other than this one")
             return any(room in warning["rooms"] for warning in warnings)
 
         await until(named, f"{room} to be named", SOON_S)

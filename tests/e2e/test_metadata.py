@@ -8,9 +8,9 @@ import pytest
 from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 
-from agent.build import content_id
-from testbed.livekit_server import LiveKitServer
+from build_aware.testbed.livekit_server import LiveKitServer
 from tests.conftest import JoinRoom, StartWorker
+from tests.support.copies import content_id
 from tests.support.metadata import asking_for, strange_metadata
 
 JOBS = 1100

@@ -10,11 +10,11 @@ import pytest
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
-from agent.exit_codes import ExitCode
-from agent.rooms import HOLD_S
-from testbed.livekit_server import AGENT_NAME, LiveKitServer
-from testbed.processes import Process
-from testbed.user import User
+from build_aware.dispatch.rooms import HOLD_S
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
+from build_aware.testbed.processes import Process
+from build_aware.testbed.user import User
 from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import SWEPT_S, build, nobody_serves
 from tests.support.metadata import asking_for
@@ -96,6 +96,7 @@ async def test_the_agent_comes_back_and_the_conversation_goes_on(
         assert await running.exit() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_a_room_that_comes_back_without_its_target_is_no_untargeted_one(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom

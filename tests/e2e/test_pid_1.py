@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import alive
-from testbed.waiting import until
+from build_aware.testbed.family import alive
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 
-from agent.build import ROOT, content_id
-from testbed import Testbed
-from testbed.livekit_server import LiveKitServer
-from testbed.processes import environment
+from build_aware.testbed import Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.livekit_server import LiveKitServer
 from tests.conftest import JoinRoom, StartWorker
+from tests.support.copies import content_id
+from tests.support.paths import ROOT
 
 
 async def test_the_backend_example_gets_the_room_its_build(

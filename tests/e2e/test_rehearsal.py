@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from agent.build import ROOT
-from rehearsal.scenario import Options, plan
-from testbed import Process, Testbed
-from testbed.livekit_server import BINARY_VARIABLE, find_binary
-from testbed.processes import environment, marked
-from testbed.waiting import until
-from testbed.worker import READY_S
+from build_aware.rehearsal.scenario import Options, plan
+from build_aware.testbed import Process, Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import marked
+from build_aware.testbed.livekit_server import BINARY_VARIABLE, find_binary
+from build_aware.testbed.waiting import until
+from build_aware.testbed.worker import READY_S
 from tests.conftest import installed
+from tests.support.paths import ROOT
 
 DEADLINE_S = 480.0
 
@@ -90,7 +91,7 @@ async def test_a_worker_of_a_wrong_build_that_never_exits_is_caught(
 DROPS = """
 from livekit.agents import JobRequest, cli
 
-from rehearsal.contestants.starter import entrypoint, new_server
+from build_aware.rehearsal.contestants.starter import entrypoint, new_server
 
 server = new_server()
 

@@ -12,11 +12,10 @@ from livekit import api
 from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from livekit.protocol.room import RoomConfiguration
 
-from agent.build import content_id
-from testbed.livekit_server import LiveKitServer
-from testbed.user import User
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.user import User
 from tests.conftest import JoinRoom, StartWorker
-from tests.support.copies import copy_of_the_agent
+from tests.support.copies import content_id, copy_of_the_agent
 from tests.support.metadata import asking_for
 
 NAME = "assistant"

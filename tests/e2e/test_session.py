@@ -6,10 +6,10 @@ import json
 
 from livekit import rtc
 
-from agent.build import content_id
-from testbed import Testbed
-from testbed.livekit_server import LiveKitServer
+from build_aware.testbed import Testbed
+from build_aware.testbed.livekit_server import LiveKitServer
 from tests.conftest import JoinRoom, StartWorker
+from tests.support.copies import content_id
 
 
 async def test_the_speech_pipeline_hears_calls_the_tool_and_speaks(

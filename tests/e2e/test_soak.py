@@ -1,21 +1,28 @@
-"""A real soak that is stopped."""
+"""A real soak: with every kind of fault, and one that is stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
-from agent.build import ROOT
-from testbed import Process, Testbed
-from testbed.livekit_server import BINARY_VARIABLE, find_binary
-from testbed.processes import environment, marked
-from testbed.waiting import until
-from testbed.worker import READY_S
+from bench.soak.plan import EACH_S, KINDS
+from build_aware.testbed import Process, Testbed
+from build_aware.testbed.environ import environment
+from build_aware.testbed.family import marked
+from build_aware.testbed.livekit_server import BINARY_VARIABLE, find_binary
+from build_aware.testbed.waiting import until
+from build_aware.testbed.worker import READY_S
 from tests.conftest import installed
+from tests.support.paths import ROOT
+
+WHOLE_S = EACH_S + 8 * 60
+"""A whole soak: a fault takes longer on a busy machine, and all after it comes later."""
 
 
 async def start(bed: Testbed, *arguments: str) -> Process:
@@ -43,3 +50,15 @@ async def test_a_soak_that_is_stopped_leaves_nothing_behind(
     assert "interrupted" in soak.output
     assert "Traceback" not in soak.output
     assert marked(soak.mark) == []
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(WHOLE_S + 60)
+async def test_every_kind_of_fault_leaves_no_user_alone(bed: Testbed, tmp_path: Path) -> None:
+    result = tmp_path / "soak.json"
+    soak = await start(bed, "--each", "--seed", "7", "--json", str(result))
+    assert await soak.exit(WHOLE_S) == 0, soak.output
+    seen = json.loads(result.read_text("utf-8"))
+    done = {fault["kind"] for fault in seen["seen"]["faults"] if fault["skipped"] is None}
+    assert done == set(KINDS)

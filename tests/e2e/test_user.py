@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from livekit import rtc
 
-from testbed import Testbed, User, user
-from testbed.livekit_server import LiveKitServer
-from testbed.waiting import DEADLINE_S
+from build_aware.testbed import Testbed, User, user
+from build_aware.testbed.livekit_server import LiveKitServer
+from build_aware.testbed.waiting import DEADLINE_S
 
 
 async def test_a_cancelled_join_comes_to_its_end_and_leaves(own_livekit: LiveKitServer) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.build import ROOT, SHIPPED
+from build_aware.identity.project import read_project
+from build_aware.identity.snapshot import take
+from tests.support.paths import ROOT
+
+SHIPPED = read_project(ROOT).files or ()
+"""What of this checkout counts for its build id."""
 
 WAYS_IN = [
     ("agent.py", "start"),
@@ -20,6 +25,11 @@ WAYS_IN_ONE_SLOW = [
     pytest.param(WAYS_IN[1], id=" ".join(WAYS_IN[1]), marks=pytest.mark.slow),
 ]
 """The same as parameters, for tests in which the second one tells little more."""
+
+
+def content_id(root: Path = ROOT) -> str:
+    """The build id of the project in this folder, as its files make it."""
+    return take(read_project(root)).id
 
 
 def copy_of_the_agent(folder: Path, *, version: str | None = None, change: str = "") -> Path:

@@ -4,7 +4,7 @@ import ast
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -18,10 +18,13 @@ from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 from prometheus_client import REGISTRY
 
-from agent.acceptance import Acceptance, Decision, Reason, decide
-from agent.build import ROOT, Build
-from agent.rooms import Rooms
-from agent.target import EXPECTED, Asked, Malformed, Target, Untargeted
+from build_aware.dispatch import acceptance as acceptances
+from build_aware.dispatch.acceptance import Acceptance, Decision, Reason, decide
+from build_aware.dispatch.attributes import of_job
+from build_aware.dispatch.rooms import Rooms
+from build_aware.dispatch.target import EXPECTED, Asked, Malformed, Target, Untargeted
+from build_aware.identity.build import Build
+from tests.support.paths import ROOT
 
 Policy = Literal["accept", "reject"]
 
@@ -129,10 +132,14 @@ def acceptance(
         (Offer(room_metadata=BROKEN), "accept"),
     ],
 )
-async def test_a_job_is_accepted_once_and_told_the_build(offer: Offer, untargeted: Policy) -> None:
+async def test_a_job_is_accepted_once_and_its_agent_tells_build_and_job(
+    offer: Offer, untargeted: Policy
+) -> None:
     await acceptance(untargeted=untargeted)(offer.request)
     (arguments,) = offer.accepted
-    assert arguments.attributes == {"build.id": "7f3c9a1e52d0", "build.version": "1.4.2"}
+    attributes = of_job(BUILD, offer.request.job)
+    assert attributes.items() > {("build.id", "7f3c9a1e52d0"), ("build.version", "1.4.2")}
+    assert arguments.attributes == attributes
     assert offer.terminated == []
 
 
@@ -175,27 +182,27 @@ async def test_a_job_counts_as_accepting_while_livekit_assigns_it() -> None:
         await assigned.wait()
 
     handler = acceptance()
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
     answering = asyncio.create_task(handler(Offer(on_accepting=assign).request))
     await arrived.wait()
-    assert handler.accepting == {"AJ_1"}
+    assert handler.accepting.keys() == {"AJ_1"}
     assigned.set()
     await answering
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
 
 
 async def test_a_rejected_job_never_counts_as_accepting() -> None:
     handler = acceptance(untargeted="reject")
-    seen: list[Set[str]] = []
+    seen: list[int] = []
 
     async def on_reject(_: bool) -> None:
-        seen.append(handler.accepting)
+        seen.append(len(handler.accepting))
 
     async def on_accept(_: JobAcceptArguments) -> None:
         raise AssertionError("a job was accepted against the policy")
 
     await handler(JobRequest(job=Job(id="AJ_1"), on_accept=on_accept, on_reject=on_reject))
-    assert seen == [frozenset()]
+    assert seen == [0]
 
 
 async def test_a_job_that_livekit_never_assigns_is_a_warning(
@@ -210,7 +217,7 @@ async def test_a_job_that_livekit_never_assigns_is_a_warning(
     assert record.levelno == logging.WARNING
     assert "never assigned" in record.getMessage()
     assert (vars(record)["job_id"], vars(record)["room"]) == ("AJ_1", "a-room")
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
     assert offer.answers == 1
 
 
@@ -221,7 +228,7 @@ async def test_any_other_failure_is_livekits_to_see() -> None:
     handler = acceptance()
     with pytest.raises(ConnectionError):
         await handler(Offer(on_accepting=fail).request)
-    assert handler.accepting == frozenset()
+    assert handler.accepting == {}
 
 
 @pytest.mark.parametrize("untargeted", ["accept", "reject"])
@@ -284,6 +291,249 @@ def jobs_offered() -> dict[tuple[str, str], float]:
         for sample in metric.samples
         if sample.name == "agent_jobs_offered_total"
     }
+
+
+def changes(before: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """What has been counted since."""
+    now = jobs_offered()
+    return {key: now[key] - before.get(key, 0) for key in now if now[key] != before.get(key, 0)}
+
+
+# The team's own request handler, asked after ours
+
+
+BY_THE_TEAM: Final = ("reject", "on_request")
+
+
+class Team:
+    """A request handler as teams write them.
+
+    Attributes:
+        asked: the requests that it got.
+        told: the rooms of the jobs that this worker does not get to serve.
+        began: ids of the jobs that it does.
+        handler: ours, with the team's behind.
+    """
+
+    def __init__(
+        self, answer: Callable[[JobRequest], Awaitable[object]], *, untargeted: Policy = "accept"
+    ) -> None:
+        self.asked: list[JobRequest] = []
+        self.told: list[str] = []
+        self.began: list[str] = []
+        self._answer = answer
+        self.handler = Acceptance(
+            BUILD,
+            untargeted=untargeted,
+            is_full=lambda: False,
+            rooms=Rooms(),
+            team=self._on_request,
+            on_refused=self.told.append,
+            on_accepted=lambda job: self.began.append(job.id),
+        )
+
+    async def _on_request(self, request: JobRequest) -> None:
+        self.asked.append(request)
+        await self._answer(request)
+
+
+@pytest.mark.parametrize(
+    ("offer", "untargeted"),
+    [(Offer(room_metadata=OTHERS), "accept"), (Offer(), "reject")],
+)
+async def test_the_team_is_not_asked_about_jobs_of_other_builds(
+    offer: Offer, untargeted: Policy
+) -> None:
+    team = Team(lambda request: request.accept(), untargeted=untargeted)
+    await team.handler(offer.request)
+    assert (team.asked, offer.terminated) == ([], [False])
+
+
+async def test_the_team_sees_livekits_own_kind_of_request() -> None:
+    team, offer = Team(lambda request: request.accept()), Offer(room_metadata=OURS)
+    await team.handler(offer.request)
+    (request,) = team.asked
+    assert type(request) is JobRequest
+    assert (request.id, request.job, request.room.name) == ("AJ_1", offer.request.job, "a-room")
+
+
+async def test_the_team_accepts_under_a_name_of_its_own_and_our_attributes_stay_ours() -> None:
+    def accept(request: JobRequest) -> Awaitable[None]:
+        return request.accept(
+            name="Ada",
+            identity="agent",
+            metadata="theirs",
+            attributes={"team": "blue", "build.id": "forged", "build.job": "forged"},
+        )
+
+    team, offer = Team(accept), Offer(dispatch_metadata=OURS)
+    before = jobs_offered()
+    await team.handler(offer.request)
+    assert changes(before) == {("accept", "target"): 1}
+    ours = of_job(BUILD, offer.request.job)
+    assert offer.accepted == [
+        JobAcceptArguments("Ada", "agent", "theirs", {"team": "blue"} | ours),
+    ]
+    assert ours["build.id"] == BUILD.id
+    assert (offer.terminated, team.told, team.began) == ([], [], ["AJ_1"])
+
+
+async def test_a_team_that_says_nothing_more_gets_livekits_own_identity() -> None:
+    team, offer = Team(lambda request: request.accept()), Offer()
+    await team.handler(offer.request)
+    (arguments,) = offer.accepted
+    assert (arguments.identity, arguments.name) == ("agent-AJ_1", "")
+    assert arguments.attributes == of_job(BUILD, offer.request.job)
+
+
+async def test_a_job_counts_as_accepting_while_the_team_thinks() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def think(request: JobRequest) -> None:
+        asked.set()
+        await answer.wait()
+        await request.accept()
+
+    team = Team(think)
+    answering = asyncio.create_task(team.handler(Offer().request))
+    await asked.wait()
+    assert team.handler.accepting.keys() == {"AJ_1"}
+    answer.set()
+    await answering
+    assert team.handler.accepting == {}
+
+
+async def test_the_team_may_leave_a_job_to_the_next_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    team, offer = Team(lambda request: request.reject(terminate=False)), Offer()
+    before = jobs_offered()
+    await team.handler(offer.request)
+    assert (offer.terminated, offer.accepted) == ([False], [])
+    assert (team.told, team.began) == (["a-room"], [])
+    assert changes(before) == {BY_THE_TEAM: 1}
+    (record,) = caplog.records
+    assert (vars(record)["answer"], vars(record)["reason"]) == BY_THE_TEAM
+
+
+async def test_a_bare_reject_goes_to_livekit_as_written_and_is_explained_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    team, offers = Team(lambda request: request.reject()), [Offer(), Offer()]
+    before = jobs_offered()
+    for offer in offers:
+        await team.handler(offer.request)
+    assert [offer.terminated for offer in offers] == [[True], [True]]
+    # It has ended for everybody: nobody adopts its room.
+    assert team.told == []
+    assert changes(before) == {BY_THE_TEAM: 2}
+    (record,) = [r for r in caplog.records if "for all workers" in r.getMessage()]
+    assert "reject(terminate=False)" in record.getMessage()
+    assert (vars(record)["job_id"], vars(record)["room"]) == ("AJ_1", "a-room")
+
+
+async def test_what_the_team_raises_is_livekits_to_see() -> None:
+    async def fail(request: JobRequest) -> None:
+        raise LookupError("a bug of theirs")
+
+    team, offer = Team(fail), Offer()
+    before = jobs_offered()
+    with pytest.raises(LookupError, match="a bug of theirs"):
+        await team.handler(offer.request)
+    # LiveKit refuses it then, for nobody but this worker.
+    assert changes(before) == {}
+    assert (offer.answers, team.handler.accepting) == (0, {})
+
+
+async def test_a_team_that_does_not_answer_leaves_it_to_livekit() -> None:
+    async def say_nothing(request: JobRequest) -> None: ...
+
+    team, offer = Team(say_nothing), Offer()
+    await team.handler(offer.request)
+    assert (offer.answers, team.handler.accepting) == (0, {})
+
+
+async def test_a_team_that_hangs_keeps_no_place_and_no_drain(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(request: JobRequest) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(acceptances, "ANSWER_S", 0.0)
+    team, offer = Team(hang), Offer()
+    await team.handler(offer.request)
+    # LiveKit refuses it then, for nobody but this worker.
+    assert (offer.answers, team.handler.accepting) == (0, {})
+    assert team.told == ["a-room"]
+    assert [r.levelname for r in caplog.records if "did not answer in time" in r.getMessage()] == [
+        "ERROR"
+    ]
+
+
+async def test_a_team_that_has_answered_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may wait for the assignment, and for a job process."""
+
+    async def assigned() -> None:
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(acceptances, "ANSWER_S", 0.01)
+    team, offer = Team(lambda request: request.accept()), Offer(on_accepting=assigned)
+    await team.handler(offer.request)
+    assert (len(offer.accepted), team.told) == (1, [])
+
+
+async def test_a_timeout_of_the_teams_own_is_livekits_to_see() -> None:
+    async def fail(request: JobRequest) -> None:
+        raise TimeoutError("of theirs")
+
+    with pytest.raises(TimeoutError, match="of theirs"):
+        await Team(fail).handler(Offer().request)
+
+
+async def test_a_job_that_livekit_never_assigns_is_a_warning_with_a_team_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def never() -> None:
+        raise AssignmentTimeoutError
+
+    team = Team(lambda request: request.accept())
+    await team.handler(Offer(on_accepting=never).request)
+    assert any("never assigned" in record.getMessage() for record in caplog.records)
+    assert (team.told, team.began) == (["a-room"], [])
+
+
+async def test_a_room_that_is_adopted_is_asked_for_as_well() -> None:
+    """Without another look at the build: adoption has decided on that."""
+    accepts, refuses = (
+        Team(lambda request: request.accept(identity="agent")),
+        Team(lambda request: request.reject(terminate=False)),
+    )
+    accepted, refused = Offer(room_metadata=OTHERS), Offer()
+    await accepts.handler.ask_team(accepted.request)
+    await refuses.handler.ask_team(refused.request)
+    assert [arguments.identity for arguments in accepted.accepted] == ["agent"]
+    assert refused.terminated == [False]
+
+
+async def test_without_a_team_a_room_that_is_adopted_is_accepted() -> None:
+    offer = Offer()
+    await acceptance().ask_team(offer.request)
+    (arguments,) = offer.accepted
+    assert arguments.attributes == of_job(BUILD, offer.request.job)
+
+
+async def test_a_worker_that_refuses_remembers_the_room() -> None:
+    told: list[str] = []
+    handler = Acceptance(
+        BUILD, untargeted="reject", is_full=lambda: False, rooms=Rooms(), on_refused=told.append
+    )
+    await handler(Offer().request)
+    assert told == ["a-room"]
+
+
+# Whatever the metadata says
 
 
 METADATA: Final = st.text(max_size=200) | st.builds(
@@ -356,10 +606,20 @@ def test_the_search_for_wrong_rejections_knows_a_right_one() -> None:
     assert wrong_rejections("await request.reject(terminate=False)") == []
 
 
+PASSED_ON: Final = "await request.reject(terminate=terminate)"
+"""What a team's own handler says goes to LiveKit as they wrote it."""
+
+
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "agent.py", *sorted((ROOT / "agent").rglob("*.py"))],
+    [
+        ROOT / "agent.py",
+        *sorted((ROOT / "agent").rglob("*.py")),
+        *sorted(p for p in (ROOT / "build_aware").rglob("*.py") if p.parent.name != "contestants"),
+    ],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_no_bare_reject(path: Path) -> None:
-    assert wrong_rejections(path.read_text("utf-8")) == []
+    source = path.read_text("utf-8")
+    lines = [source.splitlines()[number - 1].strip() for number in wrong_rejections(source)]
+    assert lines == [PASSED_ON] * (path.name == "acceptance.py")

@@ -10,8 +10,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import ages
-from agent.ages import Ages
+from build_aware.dispatch import ages
+from build_aware.dispatch.ages import Ages
 
 TIMES = st.floats(1.0, 1e10)
 

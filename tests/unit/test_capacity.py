@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.capacity import SERVER_TARGET_LOAD, is_full, load
+from build_aware.dispatch.capacity import SERVER_TARGET_LOAD, is_full, load
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,24 @@ from typing import Final
 
 import typer
 
-from agent import adoption, connection, ending, rooms, session, waiting, watchlist
-from agent.build import ROOT
-from agent.drain import EXIT_S, SHUTDOWN_S
-from agent.exit_codes import ExitCode
-from agent.settings import Settings
-from agent.status import DEFAULT_PORT
+from build_aware import AgentServer, livekit_private
+from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
-from rehearsal import cli, scenario, verdict
+from build_aware.adoption import adopt, adoption, alarm, sweep, watchlist
+from build_aware.adoption import judgement as waiting
+from build_aware.adoption.backoff import MAX_PAUSE_S
+from build_aware.dispatch import rooms
+from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.identity import cautions, files
+from build_aware.job import ending, entrypoint, users
+from build_aware.rehearsal import cli, scenario, verdict
+from build_aware.server import connection
+from build_aware.settings import Settings
+from tests.support.paths import ROOT
 
+BUILD_ID: Final = (ROOT / "docs" / "build-id.md").read_text("utf-8")
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
 REHEARSAL: Final = (ROOT / "docs" / "rehearsal.md").read_text("utf-8")
@@ -31,33 +39,55 @@ def test_every_exit_code_is_in_the_table() -> None:
 def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     defaults = Settings.model_validate({})
     assert f"`AGENT_DRAIN_TIMEOUT={defaults.drain_timeout_s:g}`, the default" in DRAINING
-    assert f"after `AGENT_JOIN_TIMEOUT`, {defaults.join_timeout_s:g} s" in DRAINING
+    assert "after `AGENT_JOIN_TIMEOUT`; if that is not set" in DRAINING
+    assert defaults.join_timeout_s is None
     assert f"| `drain_shutdown_s` | {SHUTDOWN_S:g} s" in DRAINING
     assert f"| `drain_exit_s` | {EXIT_S:g} s" in DRAINING
-    assert f"back within {session.RETURN_S:g} s" in DRAINING
-    assert f"gets {ending.SESSION_CLOSE_S:g} s to close" in DRAINING
-    assert f"callbacks {ending.CALLBACK_S:g} s" in DRAINING
-    assert f"ended {ending.END_S:g} s after its reason" in DRAINING
-    assert f"port {DEFAULT_PORT}" in DRAINING
+    assert f"back within {users.RETURN_S:g} s" in DRAINING
+    assert f"ended {ending.CLOSE_S:g} s after its reason" in DRAINING
+    _, session_end_s = livekit_private.limits_s(AgentServer())
+    assert f"{ending.CLOSE_S + session_end_s:g} s in all by default" in DRAINING
+    assert f"no user has been there for {users.ALONE_S:g} s, and the worker drains" in DRAINING
+    assert f"still runs | {entrypoint.GRACE_S:g} s, then it is cancelled" in DRAINING
+    assert f"has not connected | {entrypoint.CONNECT_S:g} s after that" in DRAINING
+    assert f"when no user has been there for {users.ALONE_S:g} s" in DRAINING
+    assert f"AGENT_STATUS_PORT={session.STATUS_PORT}" in DRAINING
     assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
     assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
-    assert f"a user is there {session.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
-    assert f"is refused tries on for {connection.PATIENCE_S:g} seconds" in DRAINING
+    assert f"a user is there {users.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
+    assert f"worker that is refused keeps trying for {connection.PATIENCE_S:g} seconds" in DRAINING
+
+
+def test_the_build_id_is_said_as_it_is_computed() -> None:
+    assert f"the first {files.ID_LENGTH} hex digits" in BUILD_ID
+    assert f"More than {cautions.LARGE_BYTES / 1e6:g} MB" in BUILD_ID
+    assert f"more than {cautions.SLOW_S:g} s of CPU" in BUILD_ID
+    assert f"More than {files.MAX_BYTES / 1e9:g} GB" in BUILD_ID
+    for name in (*files.NEVER - {"venv"}, *files.NEVER_ENDINGS):
+        assert f"`{name}`" in BUILD_ID or f"`*{name}`" in BUILD_ID
+    for message in (cautions.EXPENSIVE, cautions.OUTSIDE):
+        assert any(f"| {start} |" in BUILD_ID for start in starts(message))
+
+
+def starts(message: str) -> list[str]:
+    """The message, shortened to its first words: 1, 2, 3, and so on."""
+    words = message.split()
+    return [" ".join(words[:end]) for end in range(1, len(words) + 1)]
 
 
 def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
-    assert (waiting.OFFER_S, adoption.SWEEP_S, adoption.MAX_SHARE) == (3, 2, 0.02)
+    assert (waiting.OFFER_S, sweep.SWEEP_S, sweep.MAX_SHARE) == (3, 2, 0.02)
     assert "older than three seconds" in ADOPTION
     assert "once every two seconds (give or take a quarter)" in ADOPTION
     assert "more than 2 % of the time" in ADOPTION
-    assert (adoption.WARNING_S, adoption.MAX_PAUSE_S, watchlist.RECHECK_S) == (60, 60, 60)
+    assert (alarm.WARNING_S, MAX_PAUSE_S, watchlist.RECHECK_S) == (60, 60, 60)
     assert "all of them\nonce a minute" in ADOPTION
-    assert f"waits for {adoption.BUSY_WAIT_S:g} seconds" in ADOPTION
+    assert f"waits for {adopt.BUSY_WAIT_S:g} seconds" in ADOPTION
     assert f"Until {rooms.HOLD_S:g} seconds after" in ADOPTION
     assert f"come back within {rooms.RETURN_S:g} seconds" in ADOPTION
-    assert "grow up to\na minute" in ADOPTION
+    assert "pauses double up to a minute" in ADOPTION
     assert "looked at once a minute" in ADOPTION
-    for metric in (adoption.WAITING, adoption.ADOPTED, adoption.BUSY, adoption.FAILING):
+    for metric in (alarm.WAITING, adopt.ADOPTED, alarm.BUSY, alarm.FAILING):
         assert all(family.name in ADOPTION for family in metric.describe())
 
 
@@ -128,11 +158,11 @@ def test_the_numbers_of_a_soak_are_those_of_the_code() -> None:
         f"started again after {seconds['kill-server']} s",
         f"two busy loops for {seconds['hog']} s",
         f"for {plan.SECONDS['answer-401'][0]:g} s, new ones get 401",
-        f"from its begin to {judge.AFTER_S:g} s after its end",
+        f"from its start to {judge.AFTER_S:g} s after its end",
         f"no answer for {troubles.LOST_S:g} s; for the last {troubles.UP_S:g} of them",
         f"began in the {troubles.ENDED_S:g} s before",
         f"had {troubles.LEARNS_S:g} s to see",
-        f"more than\n{leftovers.GRACE_S:g} s for nobody",
+        f"more than\n{leftovers.GRACE_S:g} s without users",
     ):
         assert text in SOAK, text
     assert (fleet.AT_A_TIME, guest.GIVE_UP_S) == (2, 60)

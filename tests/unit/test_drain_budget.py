@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.drain import EXIT_S, MIN_TOTAL_S, SHUTDOWN_S, Budget, Drain
-from agent.settings import Settings
+from build_aware.drain.budget import EXIT_S, MIN_TOTAL_S, SHUTDOWN_S, Budget, Drain
+from build_aware.settings import Settings
 
 
 @given(st.floats(MIN_TOTAL_S, 1e6))

@@ -5,13 +5,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import pytest
+from livekit.agents.job import _JobContextVar
 from livekit.agents.llm import ChatContext, ChatRole, FunctionCall, FunctionCallOutput
 
 from agent.assistant import Assistant
-from agent.build import Build
 from agent.offline import BUILD_TOOL, OfflineLLM, answer
+from build_aware.identity.build import Build
+from tests.support.jobs import stub_job
 
-GREETING: Final = "Hello! I answer by rule. Ask me which build I am."
+GREETING: Final = "Hello! I only follow simple rules. Ask me which build I am."
 
 
 def conversation(*messages: tuple[ChatRole, str]) -> ChatContext:
@@ -133,14 +135,15 @@ async def test_the_model_streams_the_answer_of_the_rules() -> None:
 
 
 def test_the_assistant_has_the_tool_that_the_rules_call() -> None:
-    assert [tool.id for tool in Assistant(Build("x")).tools] == [BUILD_TOOL]
+    assert [tool.id for tool in Assistant().tools] == [BUILD_TOOL]
 
 
 async def test_the_tool_returns_the_facts_that_are_known() -> None:
     build = Build("7f3c9a1e52d0", version="1.4.2", dirty=False, deployment="blue")
-    tool: Callable[[Any], Awaitable[str]] = cast(Any, Assistant(build).which_build)
-    assert json.loads(await tool(None)) == {
-        "id": "7f3c9a1e52d0",
-        "version": "1.4.2",
-        "deployment": "blue",
-    }
+    which_build: Callable[[Any], Awaitable[str]] = cast(Any, Assistant().which_build)
+    token = _JobContextVar.set(stub_job(build=build).ctx)
+    try:
+        facts = json.loads(await which_build(None))
+    finally:
+        _JobContextVar.reset(token)
+    assert facts == {"id": "7f3c9a1e52d0", "version": "1.4.2", "deployment": "blue"}

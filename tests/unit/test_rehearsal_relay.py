@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from livekit import api
 
-from rehearsal.relay import Passage, relay
-from rehearsal.stage import visit
-from testbed.user import Heard, Sighting
-from testbed.waiting import until
+from build_aware.rehearsal.relay import Passage, relay
+from build_aware.rehearsal.stage import visit
+from build_aware.testbed.user import Heard, Sighting
+from build_aware.testbed.waiting import until
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 MESSAGE = b"\x82\x02hi"

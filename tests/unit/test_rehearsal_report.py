@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rehearsal import report, timeline
-from rehearsal.scenario import Options, plan
-from rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
-from rehearsal.verdict import KINDS, Verdict, judge
+from build_aware.rehearsal import legend, report, timeline
+from build_aware.rehearsal.scenario import Options, plan
+from build_aware.rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
+from build_aware.rehearsal.verdict import KINDS, Verdict, judge
 
 VISIT = Visit("agent-1", "build-1.1", 5.3, None, (Remark(6.0, "build-1"),))
 GOOD = SessionSeen(0, "build-1", 5, 8, None, (VISIT,))
@@ -118,7 +118,7 @@ def test_the_picture_is_drawn_with_everything_in_it(
         "crashed",
     ):
         assert text.count(words) >= count, words
-    for _, label in timeline.MARKS.values():
+    for _, label in legend.MARKS.values():
         assert label in text
 
 
@@ -132,4 +132,4 @@ def test_builds_keep_their_colours_and_have_different_ones() -> None:
     assert list(found) == ["build-1", "build-2"]
     assert len(set(found.values())) == 2
     assert len(set(timeline.COLOURS)) == len(timeline.COLOURS)
-    assert set(timeline.MARKS) == set(KINDS)
+    assert set(legend.MARKS) == set(KINDS)

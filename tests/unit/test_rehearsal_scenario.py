@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehearsal.scenario import CRASH_AFTER_S, DEPLOY_S, TAIL_S, Options, plan
+from build_aware.rehearsal.scenario import CRASH_AFTER_S, DEPLOY_S, TAIL_S, Options, plan
 
 
 def test_one_seed_gives_one_scenario() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
-from rehearsal.verdict import DEFAULT_LIMITS, KINDS, judge, percentile
+from build_aware.rehearsal.seen import Remark, Seen, SessionSeen, Visit, WorkerSeen
+from build_aware.rehearsal.verdict import DEFAULT_LIMITS, KINDS, judge, percentile
 
 OLD = WorkerSeen("build-1.1", "build-1", started_s=0, ready_s=2, stop_s=20, exited_s=20.5)
 NEW = WorkerSeen("build-2.1", "build-2", started_s=10, ready_s=14)

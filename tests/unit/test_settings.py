@@ -1,30 +1,33 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from datetime import timedelta
+from typing import Any, Final, Literal, get_args
 
 import pytest
 
-from agent.build import ROOT
-from agent.settings import (
+from agent import session
+from build_aware.settings import (
     CONNECTING,
+    RUNNING,
     VARIABLES,
     Command,
-    Models,
+    Options,
     Settings,
     SettingsError,
     load,
+    misspelt,
 )
+from tests.support.paths import ROOT
 
 SERVER: Final = {
     "LIVEKIT_URL": "wss://my-project.livekit.cloud",
     "LIVEKIT_API_KEY": "the-api-key",
     "LIVEKIT_API_SECRET": "the-api-secret",
 }
-OPENAI: Final = {"OPENAI_API_KEY": "the-openai-key"}
-COMPLETE: Final = SERVER | OPENAI
-SECRETS: Final = ("the-api-key", "the-api-secret", "the-openai-key")
+SECRETS: Final = ("the-api-key", "the-api-secret")
 
 COMMANDS: Final[tuple[Command, ...]] = get_args(Command)
 
@@ -43,29 +46,26 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "url": None,
         "api_key": None,
         "api_secret": None,
-        "agent_name": "",
         "deployment": None,
-        "openai_api_key": None,
         "build_id": None,
         "build_commit": None,
-        "models": "openai",
         "untargeted": None,
         "adoption": "auto",
         "max_sessions": None,
         "health_port": None,
         "status_port": None,
-        "join_timeout_s": 60,
+        "join_timeout_s": None,
+        "end_with_last_user": "drain",
+        "presence": False,
         "drain_timeout_s": 3300,
     }
 
 
 def test_every_variable_is_read() -> None:
-    values = COMPLETE | {
-        "LIVEKIT_AGENT_NAME": "receptionist",
+    values = SERVER | {
         "LIVEKIT_AGENT_DEPLOYMENT": "blue",
         "AGENT_BUILD_ID": "release-10",
         "AGENT_BUILD_COMMIT": "0123abc",
-        "AGENT_MODELS": "realtime",
         "AGENT_UNTARGETED": "reject",
         "AGENT_ADOPTION": "off",
         "AGENT_MAX_SESSIONS": "12",
@@ -80,30 +80,28 @@ def test_every_variable_is_read() -> None:
     assert settings.api_key.get_secret_value() == "the-api-key"
     assert settings.api_secret is not None
     assert settings.api_secret.get_secret_value() == "the-api-secret"
-    assert settings.openai_api_key is not None
-    assert settings.openai_api_key.get_secret_value() == "the-openai-key"
-    hidden = {"api_key", "api_secret", "openai_api_key"}
+    hidden = {"api_key", "api_secret"}
     assert settings.model_dump(exclude=hidden) == {
         "url": "wss://my-project.livekit.cloud",
-        "agent_name": "receptionist",
         "deployment": "blue",
         "build_id": "release-10",
         "build_commit": "0123abc",
-        "models": "realtime",
         "untargeted": "reject",
         "adoption": "off",
         "max_sessions": 12,
         "health_port": 0,
         "status_port": 9000,
         "join_timeout_s": 12.5,
+        "end_with_last_user": "drain",
+        "presence": False,
         "drain_timeout_s": 60,
     }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_empty_variable_counts_as_unset(command: Command) -> None:
-    with_empty = COMPLETE | {name: "" for name in VARIABLES if name not in COMPLETE}
-    assert load(with_empty, command) == load(COMPLETE, command)
+    with_empty = SERVER | {name: "" for name in VARIABLES if name not in SERVER}
+    assert load(with_empty, command) == load(SERVER, command)
 
 
 def test_empty_credentials_are_missing_ones() -> None:
@@ -115,14 +113,12 @@ def test_every_problem_is_named_at_once() -> None:
         "LIVEKIT_URL": "my-project.livekit.cloud",
         "AGENT_BUILD_ID": "not/legal",
         "AGENT_BUILD_COMMIT": "HEAD",
-        "AGENT_MODELS": "clever",
         "AGENT_UNTARGETED": "maybe",
         "AGENT_MAX_SESSIONS": "0",
         "AGENT_HEALTH_PORT": "70000",
         "AGENT_STATUS_PORT": "http",
         "AGENT_JOIN_TIMEOUT": "0",
         "AGENT_DRAIN_TIMEOUT": "soon",
-        "AGENT_UNTARGETTED": "accept",
     }
     problems = problems_of(environ, "start")
     named = [re.match(r"[A-Z_]+", problem) for problem in problems]
@@ -154,7 +150,6 @@ def test_every_problem_is_named_at_once() -> None:
         ("AGENT_BUILD_COMMIT", "0123ABC", "7 to 64 lower-case hex digits"),
         ("AGENT_BUILD_COMMIT", "0123abc\n", "7 to 64 lower-case hex digits"),
         ("AGENT_BUILD_COMMIT", "0" * 65, "7 to 64 lower-case hex digits"),
-        ("AGENT_MODELS", "OpenAI", "'openai', 'realtime' or 'offline'"),
         ("AGENT_UNTARGETED", "yes", "'accept' or 'reject'"),
         ("AGENT_MAX_SESSIONS", "0", "greater than or equal to 1"),
         ("AGENT_MAX_SESSIONS", "1001", "less than or equal to 1000"),
@@ -213,57 +208,115 @@ def test_a_legal_value_is_taken_as_it_is(name: str, value: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_only_commands_that_connect_need_a_server(command: Command) -> None:
-    environ = OPENAI
     if command in CONNECTING:
-        named = [problem.split()[0] for problem in problems_of(environ, command)]
+        named = [problem.split()[0] for problem in problems_of({}, command)]
         assert named == ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"]
     else:
-        assert load(environ, command).url is None
+        assert load({}, command).url is None
 
 
 def test_the_commands_that_connect_are_livekits_workers() -> None:
     assert {"start", "dev", "connect"} == CONNECTING
 
 
-@pytest.mark.parametrize(
-    ("command", "without_key", "with_key"),
-    [
-        ("start", None, "openai"),
-        ("connect", None, "openai"),
-        ("dev", "offline", "openai"),
-        ("console", "offline", "openai"),
-        ("build", "openai", "openai"),
-        ("download-files", "openai", "openai"),
-    ],
+# What the team's code says
+
+
+SAID: Final = Options(
+    untargeted="reject",
+    adoption="off",
+    end_with_last_user="always",
+    join_timeout=timedelta(minutes=2),
+    presence=True,
+    max_sessions=3,
+    status_port=0,
 )
-def test_the_default_models_never_go_mute_in_production(
-    command: Command, without_key: Models | None, with_key: Models
-) -> None:
-    assert load(COMPLETE, command).models == with_key
-    if without_key is None:
-        (problem,) = problems_of(SERVER, command)
-        assert problem.startswith("OPENAI_API_KEY is not set")
-    else:
-        assert load(SERVER, command).models == without_key
 
 
-@pytest.mark.parametrize("command", ["start", "dev", "connect", "console"])
-@pytest.mark.parametrize("models", ["openai", "realtime"])
-def test_models_that_need_a_key_say_so_wherever_they_run(command: Command, models: str) -> None:
-    (problem,) = problems_of(SERVER | {"AGENT_MODELS": models}, command)
-    assert problem.startswith(f"OPENAI_API_KEY is not set; AGENT_MODELS={models} needs it")
+def test_what_code_says_wins_over_the_environment() -> None:
+    environ = SERVER | {
+        "AGENT_UNTARGETED": "accept",
+        "AGENT_ADOPTION": "on",
+        "AGENT_JOIN_TIMEOUT": "10",
+        "AGENT_MAX_SESSIONS": "9",
+        "AGENT_STATUS_PORT": "9000",
+        "AGENT_DRAIN_TIMEOUT": "60",
+    }
+    settings = load(environ, "start", SAID)
+    assert settings.untargeted == "reject"
+    assert settings.adoption == "off"
+    assert settings.end_with_last_user == "always"
+    assert settings.join_timeout_s == 120
+    assert settings.presence
+    assert settings.max_sessions == 3
+    assert settings.status_port == 0
+    assert settings.drain_timeout_s == 60
+
+
+def test_every_option_can_be_said() -> None:
+    """Those that are no settings are named here."""
+    said = {
+        each.name for each in dataclasses.fields(Options) if getattr(SAID, each.name) is not None
+    }
+    assert said == {each.name for each in dataclasses.fields(Options)} - {"check"}
+
+
+def test_what_code_does_not_say_is_left_to_the_environment() -> None:
+    environ = SERVER | {"AGENT_MAX_SESSIONS": "9"}
+    assert load(environ, "start", Options()) == load(environ, "start")
+    assert load(environ, "start", Options(status_port=1)).max_sessions == 9
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_offline_needs_no_key_anywhere(command: Command) -> None:
-    assert load(SERVER | {"AGENT_MODELS": "offline"}, command).models == "offline"
+def test_what_the_team_checks_is_told_with_the_rest(command: Command) -> None:
+    options = Options(check=lambda: ["THEIRS is not set", "THEIRS_TOO is not set"])
+    environ = SERVER | {"AGENT_MAX_SESSIONS": "0"}
+    with pytest.raises(SettingsError) as error:
+        load(environ, command, options)
+    ours, *theirs = error.value.problems
+    assert ours.startswith("AGENT_MAX_SESSIONS=")
+    # Nothing of the team's runs in the other commands.
+    told = command in RUNNING
+    assert theirs == (["THEIRS is not set", "THEIRS_TOO is not set"] if told else [])
+
+
+def test_the_commands_that_run_sessions() -> None:
+    assert CONNECTING | {"console"} == RUNNING
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"untargeted": "refuse"}, "untargeted='refuse': expected one of accept, reject"),
+        ({"adoption": True}, "adoption=True: expected one of auto, on, off"),
+        (
+            {"end_with_last_user": "draining"},
+            "end_with_last_user='draining': expected one of drain, always, never",
+        ),
+        ({"max_sessions": 0}, "max_sessions=0: expected 1 or more"),
+        ({"join_timeout": timedelta(0)}, "join_timeout=0:00:00: expected more than 0"),
+        ({"join_timeout": timedelta(seconds=-1)}, "expected more than 0"),
+        ({"status_port": -1}, "status_port=-1: expected 0 to 65535"),
+        ({"status_port": 65536}, "status_port=65536: expected 0 to 65535"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(said: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        Options(**said)
+
+
+def test_options_are_named_and_do_not_change() -> None:
+    with pytest.raises(TypeError):
+        Options("accept")  # type: ignore[call-arg]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAID.max_sessions = 7  # type: ignore[misc]
 
 
 # Secrets
 
 
 def test_settings_never_print_a_secret() -> None:
-    settings = load(COMPLETE, "start")
+    settings = load(SERVER, "start")
     dump = str(settings.model_dump())
     for text in (repr(settings), str(settings), f"{settings}", dump, settings.model_dump_json()):
         assert not any(secret in text for secret in SECRETS)
@@ -272,15 +325,14 @@ def test_settings_never_print_a_secret() -> None:
 @pytest.mark.parametrize(
     "faults",
     [
-        {"AGENT_MODELS": "clever", "AGENT_MAX_SESSIONS": "many"},
+        {"AGENT_UNTARGETED": "maybe", "AGENT_MAX_SESSIONS": "many"},
         {"LIVEKIT_URL": "nowhere"},
         {"LIVEKIT_URL": "", "AGENT_DRAIN_TIMEOUT": "-1"},
-        {"AGENT_BUILD_IDD": "the-api-secret"},
     ],
 )
 def test_problems_never_print_a_secret(faults: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as error:
-        load(COMPLETE | faults, "start")
+        load(SERVER | faults, "start")
     for text in (str(error.value), repr(error.value), *error.value.problems):
         assert not any(secret in text for secret in SECRETS)
     assert error.value.__context__ is None or not any(
@@ -353,24 +405,29 @@ def test_a_laptop_takes_untargeted_jobs_only_from_itself_or_when_told_to(
     [
         ("AGENT_BUILDID", "AGENT_BUILD_ID"),
         ("AGENT_BUILD_COMIT", "AGENT_BUILD_COMMIT"),
-        ("AGENT_MODEL", "AGENT_MODELS"),
         ("AGENT_UNTARGETTED", "AGENT_UNTARGETED"),
         ("AGENT_MAX_SESSION", "AGENT_MAX_SESSIONS"),
         ("AGENT_HEALTHPORT", "AGENT_HEALTH_PORT"),
         ("AGENT_DRAIN_TIMEOUT_S", "AGENT_DRAIN_TIMEOUT"),
     ],
 )
-def test_a_misspelt_variable_is_a_problem_that_suggests_the_right_one(
-    written: str, meant: str
-) -> None:
-    (problem,) = problems_of({written: "x"})
-    assert problem == f"{written} is not a setting; did you mean {meant}?"
+def test_a_misspelt_variable_is_warned_of_with_the_right_one(written: str, meant: str) -> None:
+    (warning,) = misspelt({written: "the-api-secret"})
+    assert warning == f"{written} is not a setting; did you mean {meant}?"
+
+
+def test_a_misspelt_variable_does_not_keep_a_worker_from_starting() -> None:
+    environ = SERVER | {"AGENT_BUILD": "x", "AGENT_DRAIN_TIMEOUT_S": "y"}
+    assert load(environ, "start") == load(SERVER, "start")
+    assert len(misspelt(environ)) == 2
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "AGENT_NAME",
+        "AGENT_MODEL",
+        "AGENT_MODELS",
         "AGENT_OS",
         "AGENT_OSARCHITECTURE",
         "AGENT_ID",
@@ -395,6 +452,11 @@ def test_a_misspelt_variable_is_a_problem_that_suggests_the_right_one(
 )
 def test_variables_of_others_are_left_alone(name: str) -> None:
     assert load({name: "x"}, "build") == load({}, "build")
+    assert misspelt({name: "x"}) == []
+
+
+def test_our_own_variables_are_right() -> None:
+    assert misspelt(dict.fromkeys(VARIABLES, "x")) == []
 
 
 # .env.example
@@ -402,21 +464,41 @@ def test_variables_of_others_are_left_alone(name: str) -> None:
 EXAMPLE: Final = ROOT / ".env.example"
 LINE: Final = re.compile(r"^(# )?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
 
+OF_THE_AGENT: Final = {
+    "LIVEKIT_AGENT_NAME": "",
+    "OPENAI_API_KEY": "",
+    "AGENT_MODELS": "openai",
+}
+"""What livekit-agents and the agent itself read."""
+
 
 def test_the_example_names_every_variable_in_order() -> None:
-    assert tuple(name for _, name, _ in LINE.findall(EXAMPLE.read_text())) == VARIABLES
+    named = [name for _, name, _ in LINE.findall(EXAMPLE.read_text())]
+    assert [name for name in named if name in VARIABLES] == list(VARIABLES)
+    assert set(named) == {*VARIABLES, *OF_THE_AGENT}
 
 
 def test_the_example_shows_the_defaults_in_comments() -> None:
-    defaults = {field.alias: field.default for field in Settings.model_fields.values()}
+    fields = Settings.model_fields.values()
+    defaults = {field.alias: str(field.default or "") for field in fields} | OF_THE_AGENT
     for comment, name, value in LINE.findall(EXAMPLE.read_text()):
         if comment:
-            assert value == str(defaults[name] or ""), name
+            assert value == defaults[name], name
+
+
+def test_the_example_says_where_the_assistant_has_another_default() -> None:
+    for name, value in {
+        "AGENT_JOIN_TIMEOUT": session.JOIN_TIMEOUT.total_seconds(),
+        "AGENT_STATUS_PORT": session.STATUS_PORT,
+    }.items():
+        before, _, _ = EXAMPLE.read_text().partition(f"# {name}=")
+        comment = before[before.rindex("\n\n") :]
+        assert re.search(rf"this assistant: {value:g}\b", comment), name
 
 
 def test_the_example_is_complete_enough_for_a_first_run() -> None:
     values = {n: v for comment, n, v in LINE.findall(EXAMPLE.read_text()) if not comment}
-    assert load(values, "dev").models == "offline"
+    assert load(values, "dev").url == "ws://localhost:7880"
 
 
 def test_a_password_in_the_url_is_refused_and_not_printed() -> None:

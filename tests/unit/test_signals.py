@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from livekit.agents import AgentServer
 from livekit.agents.cli import cli
 from livekit.agents.ipc import supervised_proc
 
-from agent import connection, signals
+from build_aware import livekit_private
+from build_aware.drain import signals, wakeup
+from build_aware.server import connection
 
 
 def greedy(number: int, frame: object) -> None:
@@ -58,8 +61,8 @@ def test_without_a_proc_folder_no_shell_is_found(tmp_path: Path) -> None:
     assert signals.shell_that_is_pid_1(tmp_path) is None
 
 
-def test_livekits_patience_with_a_blocked_loop_is_what_we_think() -> None:
-    assert cli._EXIT_ESCALATION_TIMEOUT == signals.LIVEKIT_ESCALATION_S
+def test_our_patience_with_a_blocked_loop_is_livekits() -> None:
+    assert livekit_private.escalation_s() == wakeup.ESCALATION_S
 
 
 def test_livekits_command_line_still_handles_signals_as_its_constant_says() -> None:
@@ -94,3 +97,34 @@ def test_livekit_still_connects_through_the_session_that_we_replace() -> None:
     created = started.index("self._http_session = aiohttp.ClientSession(")
     assert created < started.index('self.emit("worker_started")')
     assert hasattr(connection.Connection, "ws_connect")
+
+
+def test_a_second_server_of_a_program_does_not_stand_in_the_way() -> None:
+    """It waits for LiveKit's handlers as well, and whichever gets there last is in front."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def livekits(*_: object) -> None: ...
+
+    try:
+        signal.signal(signal.SIGTERM, livekits)
+        other = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        running = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        other._get_in_front(signal.SIGTERM)
+        running._get_in_front(signal.SIGTERM)
+        assert running._behind[signal.SIGTERM] is livekits
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_program_that_handles_its_signals_itself_goes_on_to() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        stop = signals.StopSignals(sys.exit, lambda: None, lambda: None)
+        stop.install()
+        stop.check()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

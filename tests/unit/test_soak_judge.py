@@ -10,7 +10,7 @@ import pytest
 from bench.soak.judge import NO_FAULT, Row, Verdict, judge, of_its_time
 from bench.soak.plan import KINDS, WAYS, Kind
 from bench.soak.seen import FaultSeen, Leftover, Question, Seen, Span, Stay, UserSeen
-from rehearsal.seen import Remark, Visit, WorkerSeen
+from build_aware.rehearsal.seen import Remark, Visit, WorkerSeen
 
 ONE = WorkerSeen("build-1.1", "build-1", started_s=0, ready_s=5)
 """A worker of the build that rooms ask for, up the whole time."""

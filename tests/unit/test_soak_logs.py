@@ -14,8 +14,8 @@ from bench.soak.growth import Sample, changes
 from bench.soak.leftovers import lingering
 from bench.soak.logs import kind_of, read
 from bench.soak.timetable import Timetable
-from rehearsal.relay import Passage
-from rehearsal.seen import WorkerSeen
+from build_aware.rehearsal.relay import Passage
+from build_aware.rehearsal.seen import WorkerSeen
 
 ROOT = Path("/checkout")
 

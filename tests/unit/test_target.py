@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.target import (
+from build_aware.dispatch.target import (
     DEFAULT_WAIT,
     KEY,
     MAX_WAIT,
@@ -17,9 +17,11 @@ from agent.target import (
     Target,
     Untargeted,
     asked_by,
+    beside,
     of_value,
     parse,
 )
+from tests.support.metadata import METADATA
 
 LONGEST_FOUND: Final = 100
 SIXTY_FOUR_KIB: Final = 64 * 1024
@@ -303,3 +305,33 @@ def test_reading_any_json_value_gives_a_target_or_says_it_is_none(
 def test_reading_any_depth_gives_one_of_three_answers(depth: int, opening: str) -> None:
     closing = "]" if opening == "[" else "}"
     assert_read(parse(with_key(opening * depth + "1" + closing * depth)))
+
+
+# What is beside the target
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("", ""),
+        ("{}", ""),
+        ('{"agent_build": "build-A"}', ""),
+        ('{"agent_build": 5}', ""),
+        ('{"agent_build": "build-A", "b": 1, "a": [2]}', '{"a": [2], "b": 1}'),
+        ('{ "b":1,"a":[2] }', '{"a": [2], "b": 1}'),
+        ('{"agent\\u005fbuild": "build-A"}', ""),
+        ('{"tenant": {"agent_build": "build-A"}}', '{"tenant": {"agent_build": "build-A"}}'),
+        ("free text", "free text"),
+        ("agent_build", "agent_build"),
+        ('["agent_build"]', '["agent_build"]'),
+        ('{"agent_build": ', '{"agent_build": '),
+    ],
+)
+def test_what_metadata_says_beside_the_target(metadata: str, said: str) -> None:
+    assert beside(metadata) == said
+
+
+@settings(deadline=None)
+@given(METADATA)
+def test_it_never_raises_and_says_the_same_of_what_it_said(metadata: str) -> None:
+    assert beside(beside(metadata)) == beside(metadata)

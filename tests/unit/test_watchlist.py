@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 
-from agent.watchlist import RECHECK_S, RELOOK_S, SUSPECT_S, VERIFY_S, Watchlist
+from build_aware.adoption.watchlist import (
+    CHECK_S,
+    CHECKS_PER_S,
+    OWN_ROOM_S,
+    RECHECK_S,
+    RELOOK_S,
+    VERIFY_S,
+    Watchlist,
+)
+from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.watch import SUSPECT_S
 
 FOREVER: Final = 1e9
 AT: Final = 1_000.0
@@ -30,18 +43,52 @@ def room(users: int = 1, publishers: int = 0, *, name: str = "a", sid: str = "")
 
 
 def watching(*rooms: Room, seed: int = 0) -> Watchlist:
-    watchlist = Watchlist(random.Random(seed))
+    watchlist = Watchlist(Rooms(), random.Random(seed))
     watchlist.listed(rooms, AT)
     return watchlist
 
 
+def offered(*rooms: Room) -> Watchlist:
+    """A watchlist of rooms that were offered to this worker, and are not listed yet."""
+    known = Rooms()
+    for each in rooms:
+        known.offered(Job(dispatch_id=f"AD_{each.name}", room=each), AT)
+    return Watchlist(known, random.Random(0))
+
+
 def copied(watchlist: Watchlist) -> Watchlist:
-    return copy.deepcopy(watchlist, {id(watchlist.dice): random.Random(0)})
+    return copy.deepcopy(watchlist)
+
+
+def record_of(watchlist: Watchlist, name: str = "a") -> RoomRecord:
+    record = watchlist._rooms.get(name)
+    assert record is not None
+    return record
+
+
+class Looking:
+    """What stands in for the task of a look that is under way."""
+
+    over = False
+
+    def done(self) -> bool:
+        return self.over
+
+
+def looks_at(watchlist: Watchlist, name: str = "a") -> Looking:
+    """A look at a room is under way."""
+    looking = Looking()
+    record_of(watchlist, name).look = cast(asyncio.Task[None], looking)
+    return looking
+
+
+def names(records: Iterable[RoomRecord]) -> list[str]:
+    return [record.room.name for record in records]
 
 
 def due(watchlist: Watchlist, now_s: float) -> list[str]:
     """Which rooms fall due, without a look at them."""
-    return sorted(room.name for room in copied(watchlist).due(now_s))
+    return sorted(names(copied(watchlist).due(now_s)))
 
 
 def due_at(watchlist: Watchlist, name: str = "a") -> float:
@@ -49,7 +96,7 @@ def due_at(watchlist: Watchlist, name: str = "a") -> float:
     untouched = copied(watchlist)
 
     def is_due(now_s: float) -> bool:
-        return any(room.name == name for room in untouched.due(now_s))
+        return name in names(untouched.due(now_s))
 
     low_s, high_s = 0.0, FOREVER
     if not is_due(high_s):
@@ -64,7 +111,7 @@ def due_at(watchlist: Watchlist, name: str = "a") -> float:
 
 
 def begin_look(watchlist: Watchlist, now_s: float, name: str = "a") -> None:
-    assert name in [room.name for room in watchlist.due(now_s)]
+    assert name in names(watchlist.due(now_s))
 
 
 Result = Literal["served", "unserved", "postponed"]
@@ -115,7 +162,7 @@ def test_workers_that_see_the_same_list_spread_their_looks() -> None:
 
 
 def test_by_default_every_worker_has_dice_of_its_own() -> None:
-    one, other = Watchlist(), Watchlist()
+    one, other = Watchlist(Rooms()), Watchlist(Rooms())
     for watchlist in (one, other):
         watchlist.listed([room(1, 2, name=str(n)) for n in range(4)], AT)
     looks = [[due_at(watchlist, str(n)) for n in range(4)] for watchlist in (one, other)]
@@ -285,7 +332,7 @@ def test_a_look_is_at_the_room_as_it_was_listed_last() -> None:
     newer = room()
     newer.metadata = "newer"
     watchlist.listed([newer], AT + 1)
-    assert watchlist.due(AT + 1) == [newer]
+    assert [record.room for record in watchlist.due(AT + 1)] == [newer]
 
 
 def test_a_room_that_is_gone_may_still_be_spoken_of() -> None:
@@ -310,20 +357,22 @@ def test_rooms_do_not_touch_each_other() -> None:
 def test_the_loneliest_rooms_come_first() -> None:
     rooms = [room(2, 2, name="talk"), room(3, 0, name="three"), room(1, 0, name="one")]
     for seed in SEEDS:
-        ordered = [each.name for each in watching(*rooms, seed=seed).due(AT)]
+        ordered = names(watching(*rooms, seed=seed).due(AT))
         assert ordered == ["three", "one", "talk"]
 
 
 def test_rooms_that_are_alike_come_in_random_order_so_that_workers_spread() -> None:
     rooms = [room(name=name) for name in "abcdef"]
-    orders = {tuple(r.name for r in watching(*rooms, seed=seed).due(AT)) for seed in SEEDS}
+    orders = {tuple(names(watching(*rooms, seed=seed).due(AT))) for seed in SEEDS}
     assert len(orders) > len(SEEDS) / 2
     assert {tuple(sorted(order)) for order in orders} == {tuple("abcdef")}
 
 
-def test_rooms_may_be_left_out() -> None:
+def test_a_room_is_left_out_while_somebody_looks_at_it() -> None:
     watchlist = watching(room(), room(name="b"))
-    assert [each.name for each in watchlist.due(AT, without={"a", "z"})] == ["b"]
+    looking = looks_at(watchlist)
+    assert names(watchlist.due(AT)) == ["b"]
+    looking.over = True
     assert due(watchlist, AT) == ["a", "b"]
 
 
@@ -342,7 +391,7 @@ def test_a_suspicion_never_puts_a_look_off() -> None:
     watchlist = watching(room())
     watchlist.suspect("a", AT + 3.5)
     assert due_at(watchlist) == AT
-    unlisted = Watchlist()
+    unlisted = offered(room())
     unlisted.suspect("a", AT + 3.5)
     unlisted.listed([room()], AT)
     assert due_at(unlisted) == AT
@@ -353,7 +402,7 @@ def test_a_suspicion_never_puts_a_look_off() -> None:
 def test_a_suspect_without_an_agent_is_looked_at_until_its_numbers_are_true(
     users: int, listed_first: bool
 ) -> None:
-    watchlist = watching(room(users)) if listed_first else Watchlist()
+    watchlist = watching(room(users)) if listed_first else offered(room(users))
     watchlist.suspect("a", AT + 1)
     watchlist.listed([room(users)], AT + 1)
     until_s = AT + 1 + SUSPECT_S
@@ -374,7 +423,7 @@ def test_a_suspect_without_an_agent_is_looked_at_until_its_numbers_are_true(
 def test_a_suspicion_is_over_once_an_agent_was_found(
     numbers: tuple[int, int], listed_first: bool
 ) -> None:
-    watchlist = watching(room(*numbers)) if listed_first else Watchlist()
+    watchlist = watching(room(*numbers)) if listed_first else offered(room(*numbers))
     watchlist.suspect("a", AT)
     if not listed_first:
         watchlist.listed([room(*numbers)], AT)
@@ -417,8 +466,10 @@ def test_a_suspicion_survives_the_result_of_a_look_that_was_under_way(
     watchlist.suspect("a", AT)
     begin_look(watchlist, AT)
     watchlist.suspect("a", AT + delay_s)
-    assert watchlist.due(AT + 1, without={"a"}) == []
+    looking = looks_at(watchlist)
+    assert watchlist.due(AT + 1) == []
     watchlist.listed([room(*numbers)], AT + 1)
+    looking.over = True
     end_look(watchlist, result, AT + 2)
     assert due_at(watchlist) == AT + delay_s
 
@@ -488,14 +539,16 @@ def test_a_suspicion_is_not_handed_on_once_a_look_has_followed_it() -> None:
 def test_a_suspicion_lasts_while_others_are_looked_at(now_s: float) -> None:
     watchlist = watching(room(0, sid="RM_1"), room(name="b"))
     watchlist.suspect("a", AT + 3.5)
-    assert watchlist.due(now_s, without={"a"}) == [room(name="b")]
+    looking = looks_at(watchlist)
+    assert names(watchlist.due(now_s)) == ["b"]
+    looking.over = True
     watchlist.due(AT)
     watchlist.listed([room(0, sid="RM_2"), room(name="b")], now_s)
     assert due_at(watchlist) == AT + 3.5
 
 
 def test_a_suspect_that_is_not_listed_yet_is_looked_at_once_it_is() -> None:
-    watchlist = watching()
+    watchlist = offered(room(0))
     watchlist.suspect("a", AT + 1)
     watchlist.listed([], AT + 2)
     assert due(watchlist, FOREVER) == []
@@ -504,8 +557,19 @@ def test_a_suspect_that_is_not_listed_yet_is_looked_at_once_it_is() -> None:
     assert due_at(watchlist, "b") == math.inf
 
 
+@pytest.mark.parametrize("sid", ["", "RM_other"])
+def test_no_room_is_looked_at_between_an_outage_and_the_next_list(sid: str) -> None:
+    """Its name may be that of a room by now that came back without what it had asked for."""
+    watchlist = watching(room(1, 2))
+    watchlist.suspect("a", AT + 1)
+    watchlist._rooms.connected_again(AT + 2)
+    assert due(watchlist, AT + 2) == []
+    watchlist.listed([room(1, 0, sid=sid)], AT + 3)
+    assert due(watchlist, AT + 3) == ["a"]
+
+
 def test_a_suspicion_of_a_room_that_is_never_listed_is_dropped() -> None:
-    watchlist = watching()
+    watchlist = offered(room(0))
     watchlist.suspect("a", AT)
     watchlist.listed([], AT + SUSPECT_S + JUST)
     watchlist.listed([room(0)], AT + SUSPECT_S + 1)
@@ -513,7 +577,7 @@ def test_a_suspicion_of_a_room_that_is_never_listed_is_dropped() -> None:
 
 
 def test_a_suspicion_is_not_dropped_before_its_time() -> None:
-    watchlist = watching()
+    watchlist = offered(room(0))
     watchlist.suspect("a", AT + 60)
     watchlist.listed([], AT + 60 + SUSPECT_S)
     watchlist.listed([room(0)], AT + 60 + SUSPECT_S + 1)
@@ -632,8 +696,9 @@ class Promises:
 @settings(deadline=None, max_examples=300)
 @given(story=st.lists(st.tuples(PAUSES, EVENTS), max_size=25), seed=st.integers(0, 9))
 def test_no_room_is_ever_forgotten(story: list[tuple[float, Event]], seed: int) -> None:
-    watchlist, promises, now_s = Watchlist(random.Random(seed)), Promises(), AT
-    looking: set[str] = set()
+    watchlist = Watchlist(Rooms(), random.Random(seed))
+    promises, now_s = Promises(), AT
+    looking: dict[str, Looking] = {}
     for pause_s, event in story:
         now_s += pause_s
         if isinstance(event, Listed):
@@ -644,16 +709,17 @@ def test_no_room_is_ever_forgotten(story: list[tuple[float, Event]], seed: int) 
             watchlist.suspect(event.name, now_s + event.delay_s)
             promises.suspected(event.name, now_s + event.delay_s)
         elif isinstance(event, Begun):
-            for each in watchlist.due(now_s, without=looking):
-                promises.begun(each.name)
-                looking.add(each.name)
+            for name in names(watchlist.due(now_s)):
+                promises.begun(name)
+                looking[name] = looks_at(watchlist, name)
         else:
-            for name in looking:
+            for name, look in looking.items():
+                look.over = True
                 end_look(watchlist, event.result, now_s, name)
                 promises.ended(name, event.result, now_s)
             looking.clear()
-        assert promises.overdue(now_s) <= set(due(watchlist, now_s))
-        remembered = set(due(watchlist, FOREVER))
+        assert promises.overdue(now_s) <= {*due(watchlist, now_s), *looking}
+        remembered = {*due(watchlist, FOREVER), *looking}
         assert promises.overdue(FOREVER) <= remembered
         assert promises.never_forgotten <= remembered
 
@@ -663,12 +729,13 @@ def test_no_room_is_ever_forgotten(story: list[tuple[float, Event]], seed: int) 
 def test_a_room_that_does_not_change_costs_a_look_a_minute_at_the_most(
     numbers: Numbers, served: bool, seed: int
 ) -> None:
-    watchlist, looks = Watchlist(random.Random(seed)), 0
+    watchlist, looks = Watchlist(Rooms(), random.Random(seed)), 0
     for second in range(0, 600, 2):
         watchlist.listed([room(*numbers)], AT + second)
         for each in watchlist.due(AT + second):
             looks += 1
-            end_look(watchlist, "served" if served else "unserved", AT + second, each.name)
+            name = each.room.name
+            end_look(watchlist, "served" if served else "unserved", AT + second, name)
     users, publishers = numbers
     at_most = 0 if not users else 1 if served and publishers > users else 10
     assert looks <= at_most
@@ -683,7 +750,9 @@ def test_a_room_that_does_not_change_costs_a_look_a_minute_at_the_most(
 def test_a_change_during_a_look_is_looked_at_after_it(result: Result, later: Room) -> None:
     watchlist = watching(room(1, 1))
     begin_look(watchlist, AT)
+    looking = looks_at(watchlist)
     watchlist.listed([later], AT + 1)
+    looking.over = True
     end_look(watchlist, result, AT + 2)
     assert due_at(watchlist) == AT + 1
 
@@ -704,3 +773,165 @@ def test_of_two_suspicions_the_earlier_one_counts() -> None:
     watchlist.suspect("a", AT + 3.5)
     end_look(watchlist, "served", AT + 0.5)
     assert due_at(watchlist) == AT + 1
+
+
+# Rooms with several agents
+
+
+@pytest.mark.parametrize(
+    ("agents", "numbers", "shown"),
+    [(1, (1, 2), True), (2, (1, 3), True), (2, (1, 2), False), (3, (2, 4), False)],
+)
+def test_numbers_show_the_agents_if_as_many_more_publish_as_there_were(
+    agents: int, numbers: tuple[int, int], shown: bool
+) -> None:
+    watchlist = watching(room(*numbers))
+    watchlist.seen("a", agents, AT)
+    watchlist.served("a", AT)
+    assert (due_at(watchlist) == math.inf) is shown
+    assert (record_of(watchlist).watch.check_at_s == math.inf) is shown
+
+
+def test_a_room_that_loses_one_of_two_agents_is_looked_at_at_once() -> None:
+    watchlist = watching(room(1, 3))
+    watchlist.seen("a", 2, AT)
+    watchlist.served("a", AT)
+    watchlist.listed([room(1, 2)], AT + 5)
+    assert due_at(watchlist) == AT + 5
+
+
+# Checks, where numbers cannot tell that an agent is there
+
+
+def checked_at(watchlist: Watchlist, name: str = "a") -> float:
+    return record_of(watchlist, name).watch.check_at_s
+
+
+def has_agents(watchlist: Watchlist, *names: str, now_s: float = AT) -> None:
+    for name in names:
+        watchlist.seen(name, 1, now_s)
+        watchlist.served(name, now_s)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("numbers", [(1, 0), (1, 1), (2, 0), (2, 2), (9, 8)])
+def test_an_agent_that_its_numbers_do_not_show_is_checked_every_few_seconds(
+    numbers: tuple[int, int], seed: int
+) -> None:
+    watchlist = watching(room(*numbers), seed=seed)
+    for now_s in (AT, AT + 7):
+        has_agents(watchlist, "a", now_s=now_s)
+        at_s = checked_at(watchlist)
+        assert now_s + CHECK_S * 0.75 <= at_s <= now_s + CHECK_S
+        assert watchlist.due_checks(at_s - JUST) == []
+        assert names(watchlist.due_checks(at_s)) == ["a"]
+        assert due(watchlist, at_s) == []
+
+
+def test_a_dead_agent_is_missed_before_its_user_was_alone_for_ten_seconds() -> None:
+    join_s, notice_s = 2.0, 1.0
+    assert CHECK_S + join_s + notice_s < 10
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 3), (0, 0), (0, 1)])
+def test_there_is_nothing_to_check_where_numbers_show_it_or_nobody_is_there(
+    numbers: tuple[int, int],
+) -> None:
+    watchlist = watching(room(*numbers))
+    has_agents(watchlist, "a")
+    assert checked_at(watchlist) == math.inf
+
+
+def test_nor_where_there_was_no_agent() -> None:
+    watchlist = watching(room())
+    watchlist.seen("a", 0, AT)
+    watchlist.unserved("a", AT)
+    assert checked_at(watchlist) == math.inf
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_an_agent_is_checked_also_where_another_one_is_missing(result: Result) -> None:
+    watchlist = watching(room())
+    watchlist.seen("a", 1, AT)
+    end_look(watchlist, result, AT)
+    assert checked_at(watchlist) <= AT + CHECK_S
+
+
+def test_a_check_is_not_needed_any_more_once_numbers_show_the_agent() -> None:
+    watchlist = watching(room(1, 1))
+    has_agents(watchlist, "a")
+    watchlist.listed([room(1, 2)], AT + 2)
+    assert watchlist.due_checks(FOREVER) == []
+
+
+def test_a_check_puts_off_no_look() -> None:
+    watchlist = watching(room())
+    has_agents(watchlist, "a")
+    before = due_at(watchlist)
+    for second in range(0, 60, 5):
+        watchlist.due_checks(AT + second)
+        watchlist.seen("a", 1, AT + second)
+    assert due_at(watchlist) == before
+
+
+def test_a_check_comes_once_and_a_look_takes_its_place() -> None:
+    watchlist = watching(room(), room(name="b"))
+    has_agents(watchlist, "a", "b")
+    watchlist.suspect("b", AT + CHECK_S)
+    assert names(watchlist.due(AT + CHECK_S)) == ["b"]
+    assert names(watchlist.due_checks(AT + CHECK_S)) == ["a"]
+    assert watchlist.due_checks(AT + CHECK_S) == []
+
+
+def test_no_room_is_checked_while_somebody_looks_at_it() -> None:
+    watchlist = watching(room())
+    has_agents(watchlist, "a")
+    looking = looks_at(watchlist)
+    assert watchlist.due_checks(AT + CHECK_S) == []
+    looking.over = True
+    assert names(watchlist.due_checks(AT + CHECK_S)) == ["a"]
+
+
+def test_checks_are_bounded_over_all_rooms_and_the_longest_due_come_first() -> None:
+    everywhere = [str(number) for number in range(1000)]
+    watchlist = watching(*(room(name=name) for name in everywhere))
+    has_agents(watchlist, *everywhere)
+    checked: list[str] = []
+    seconds, ticks = 30, 4
+    for tick in range(seconds * ticks):
+        now_s = AT + CHECK_S + tick / ticks
+        for name in names(watchlist.due_checks(now_s)):
+            checked.append(name)
+            watchlist.seen(name, 1, now_s)
+    assert CHECKS_PER_S * (seconds - 1) <= len(checked) <= CHECKS_PER_S * (seconds + 1)
+    assert len(set(checked)) == len(checked), "a room was checked twice while others waited"
+
+
+def test_a_worker_that_was_idle_saves_up_no_more_than_a_second() -> None:
+    everywhere = [str(number) for number in range(100)]
+    watchlist = watching(*(room(name=name) for name in everywhere))
+    has_agents(watchlist, *everywhere)
+    watchlist.due_checks(AT)
+    assert len(watchlist.due_checks(AT + 600)) == CHECKS_PER_S
+
+
+# Rooms that this worker serves itself
+
+
+def test_a_room_that_is_served_here_is_looked_at_much_later_and_never_checked() -> None:
+    watchlist = watching(room(), room(name="b"))
+    has_agents(watchlist, "b")
+
+    def served_here(record: RoomRecord) -> bool:
+        return record.room.name in ("a", "b")
+
+    for second in range(0, int(OWN_ROOM_S), 2):
+        assert watchlist.due(AT + second, served_here=served_here) == []
+        assert watchlist.due_checks(AT + second, served_here=served_here) == []
+    assert names(watchlist.due(AT + OWN_ROOM_S, served_here=served_here)) == ["a"]
+
+
+def test_once_it_is_served_here_no_more_it_is_looked_at_at_once() -> None:
+    watchlist = watching(room())
+    assert watchlist.due(AT + 5, served_here=lambda _: True) == []
+    assert names(watchlist.due(AT + 5)) == ["a"]

@@ -15,14 +15,16 @@ from livekit.api import TwirpError, TwirpErrorCode
 from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import (
     AgentDispatch,
+    AgentDispatchState,
     CreateAgentDispatchRequest,
     ListAgentDispatchResponse,
 )
 from livekit.protocol.models import Room
 
-from agent import ending, withdrawal
-from agent.api_errors import API_ERRORS
-from agent.withdrawal import is_noted, withdraw
+from build_aware.adoption.api_errors import API_ERRORS
+from build_aware.adoption.notes import is_noted
+from build_aware.job import withdrawal
+from build_aware.job.withdrawal import withdraw
 
 NAME: Final = "support"
 HANGS_S: Final = 1.0
@@ -45,13 +47,13 @@ class Dispatches:
         there: the dispatches.
         errors: what goes wrong, call by call; None for nothing.
         hangs: whether no call is ever answered.
-        noted: the agent names of dispatches that were made.
+        noted: the dispatches that were made, as notes.
     """
 
     there: list[AgentDispatch] = field(default_factory=list)
     errors: list[Exception | None] = field(default_factory=list)
     hangs: bool = False
-    noted: list[str] = field(default_factory=list)
+    noted: list[AgentDispatch] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
     async def list_dispatch(self, room_name: str) -> list[AgentDispatch]:
@@ -66,8 +68,10 @@ class Dispatches:
 
     async def create_dispatch(self, request: CreateAgentDispatchRequest) -> AgentDispatch:
         assert request.room == "a-room"
-        self.noted.append(request.agent_name)
-        return AgentDispatch(agent_name=request.agent_name)
+        self.noted.append(
+            AgentDispatch(id="note", agent_name=request.agent_name, metadata=request.metadata)
+        )
+        return self.noted[-1]
 
     async def _answer(self, call: str) -> None:
         self.calls.append(call)
@@ -82,17 +86,31 @@ class Dispatches:
         return [dispatch.id for dispatch in self.there]
 
 
-def dispatch(dispatch_id: str, agent_name: str = NAME, deployment: str = "") -> AgentDispatch:
-    return AgentDispatch(id=dispatch_id, agent_name=agent_name, deployment=deployment)
+def dispatch(
+    dispatch_id: str,
+    agent_name: str = NAME,
+    deployment: str = "",
+    metadata: str = "",
+    *,
+    created_at: int = 1,
+) -> AgentDispatch:
+    return AgentDispatch(
+        id=dispatch_id,
+        agent_name=agent_name,
+        deployment=deployment,
+        metadata=metadata,
+        state=AgentDispatchState(created_at=created_at),
+    )
 
 
 async def withdraw_from(
-    dispatches: Dispatches, *, deployment: str = "", dispatch_id: str = "1"
+    dispatches: Dispatches, *, deployment: str = "", dispatch_id: str = "1", metadata: str = ""
 ) -> None:
     job = Job(
         room=Room(name="a-room"),
         agent_name=NAME,
         deployment=deployment,
+        metadata=metadata,
         dispatch_id=dispatch_id,
     )
     ctx = SimpleNamespace(job=job, api=SimpleNamespace(agent_dispatch=dispatches))
@@ -260,10 +278,6 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
     assert vars(record)["error"] == "TimeoutError"
 
 
-def test_withdrawing_fits_into_the_end_of_a_session() -> None:
-    assert withdrawal.WITHDRAWAL_S < ending.SESSION_END_S
-
-
 async def test_who_is_cancelled_stops_withdrawing(caplog: pytest.LogCaptureFixture) -> None:
     withdrawing = asyncio.create_task(withdraw_from(Dispatches(hangs=True)))
     asyncio.get_running_loop().call_soon(withdrawing.cancel)
@@ -286,9 +300,54 @@ async def test_a_note_is_left_where_a_restart_took_the_jobs_own_dispatch(there: 
     dispatches = Dispatches([dispatch(each) for each in there])
     await withdraw_from(dispatches)
     assert dispatches.left == []
-    (note,) = dispatches.noted
-    noted = [dispatch("x", agent_name=note)]
-    assert is_noted(NAME, noted)
-    assert not is_noted("sales", noted)
-    assert not is_noted("", noted)
-    assert not is_noted(NAME, [dispatch("2")])
+    assert is_noted(dispatch("1"), dispatches.noted)
+    assert not is_noted(dispatch("1", "sales"), dispatches.noted)
+    assert not is_noted(dispatch("1", ""), dispatches.noted)
+    assert not is_noted(dispatch("1"), [dispatch("2")])
+
+
+# Several dispatches for one agent
+
+FRENCH: Final = '{"language": "fr"}'
+GERMAN: Final = '{"language": "de"}'
+GERMAN_OF_B: Final = '{"agent_build": "build-B", "language": "de"}'
+
+
+async def test_the_dispatches_of_other_roles_stay() -> None:
+    dispatches = Dispatches([dispatch("fr", metadata=FRENCH), dispatch("de", metadata=GERMAN)])
+    await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
+    assert dispatches.left == ["fr"]
+    assert dispatches.noted == []
+
+
+async def test_a_dispatch_that_asked_another_build_for_the_same_goes_too() -> None:
+    dispatches = Dispatches([dispatch("de", metadata=GERMAN), dispatch("B", metadata=GERMAN_OF_B)])
+    await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
+    assert dispatches.left == []
+
+
+async def test_a_later_dispatch_for_another_build_stays_and_hands_the_session_over() -> None:
+    served = dispatch("de", metadata=GERMAN, created_at=5)
+    before = dispatch("A", metadata=GERMAN_OF_B, created_at=4)
+    again = dispatch("de-2", metadata=GERMAN, created_at=6)
+    later = dispatch("B", metadata=GERMAN_OF_B, created_at=7)
+    dispatches = Dispatches([before, served, again, later])
+    await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
+    assert dispatches.left == ["B"]
+
+
+async def test_after_a_restart_the_dispatch_goes_that_the_agent_stands_for() -> None:
+    there = [dispatch("fr-2", metadata=FRENCH), dispatch("de-2", metadata=GERMAN)]
+    dispatches = Dispatches(there)
+    await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
+    assert dispatches.left == ["fr-2"]
+    assert is_noted(dispatch("de", metadata=GERMAN), dispatches.noted)
+    assert is_noted(dispatch("B", metadata=GERMAN_OF_B), dispatches.noted)
+    assert not is_noted(dispatch("fr", metadata=FRENCH), dispatches.noted)
+    assert not is_noted(dispatch("de", NAME, "eu", GERMAN), dispatches.noted)
+
+
+def test_a_note_of_a_build_from_before_means_all_roles_of_its_agent() -> None:
+    noted = [dispatch("note", f"_ended.{NAME}")]
+    assert is_noted(dispatch("fr", metadata=FRENCH), noted)
+    assert not is_noted(dispatch("sales", "sales"), noted)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from agent.build import content_id
-from testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.fake_livekit import FakeLiveKit
 from tests.conftest import StartWorker
+from tests.support.copies import content_id
 from tests.support.metadata import asking_for, strange_metadata
 
 
@@ -76,6 +76,7 @@ async def test_a_thousand_strange_metadata_get_one_answer_each(
     assert len(fake.answers) == len(strange) + 1
     assert {len(answers) for answers in fake.answers.values()} == {1}
     assert not any(a.terminate for answers in fake.answers.values() for a in answers)
-    assert len(running.find("job offer answered")) == len(strange) + 1
+    answered = await running.logged("job offer answered", count=len(strange) + 1)
+    assert len(answered) == len(strange) + 1
     assert "Traceback" not in running.output
     assert not [record for record in running.records if record["level"] == "ERROR"]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.build import ROOT, content_id
-from testbed.fake_livekit import FakeLiveKit
-from testbed.processes import logged_at
-from testbed.status import Status
-from testbed.waiting import until
-from testbed.worker import READY_S
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.processes import logged_at
+from build_aware.testbed.status import Status
+from build_aware.testbed.waiting import until
+from build_aware.testbed.worker import READY_S
 from tests.conftest import StartWorker
 from tests.support import faults
-from tests.support.copies import WAYS_IN_ONE_SLOW
+from tests.support.copies import WAYS_IN_ONE_SLOW, content_id
+from tests.support.paths import ROOT
 
 
 async def test_a_job_that_is_never_assigned_does_not_hold_up_the_drain(
@@ -63,7 +63,7 @@ async def test_a_server_that_soon_registers_after_all_keeps_its_worker(
     ("status", "starting"),
     [
         (401, True),
-        (503, False),
+        pytest.param(503, False, marks=pytest.mark.slow),
         pytest.param(401, False, marks=pytest.mark.slow),
         pytest.param(403, False, marks=pytest.mark.slow),
         pytest.param(403, True, marks=pytest.mark.slow),

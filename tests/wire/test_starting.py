@@ -10,17 +10,16 @@ from typing import Final
 import psutil
 import pytest
 
-from agent.build import content_id
-from agent.forkserver import FRAMEWORK_PRELOAD, PRELOAD
-from testbed import Testbed
-from testbed.fake_livekit import FakeLiveKit
-from testbed.processes import Process, command_line
-from testbed.turns import turn
-from testbed.waiting import until
-from testbed.worker import READY_S
+from build_aware.testbed import Testbed
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.family import command_line
+from build_aware.testbed.processes import Process
+from build_aware.testbed.turns import turn
+from build_aware.testbed.waiting import until
+from build_aware.testbed.worker import READY_S
 from tests.conftest import StartWorker
 from tests.support import faults
-from tests.support.copies import WAYS_IN
+from tests.support.copies import WAYS_IN, content_id
 
 
 @pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)
@@ -97,14 +96,6 @@ async def test_dev_accepts_untargeted_jobs_of_a_server_on_this_machine(
 ) -> None:
     await worker(fake, command=("agent.py", "dev"), registered=False)
     assert (await fake.offer()).available
-
-
-async def test_the_fork_server_preloads_what_the_framework_would(
-    fake: FakeLiveKit, worker: StartWorker
-) -> None:
-    running = await worker(fake)
-    (would,) = running.find("preloading plugins")
-    assert would["packages"] == [PRELOAD, *FRAMEWORK_PRELOAD]
 
 
 @pytest.mark.parametrize("command", WAYS_IN, ids=" ".join)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from livekit.protocol.models import ServerInfo
 
-from testbed.fake_livekit import FakeLiveKit
-from testbed.processes import logged_at
-from testbed.status import Status
-from testbed.waiting import until
+from build_aware.testbed.fake_livekit import FakeLiveKit
+from build_aware.testbed.processes import logged_at
+from build_aware.testbed.status import Status
+from build_aware.testbed.waiting import until
 from tests.conftest import StartWorker
 
 ADOPTING = "adopting a waiting room"
-TROUBLE = "waiting rooms cannot be looked for"
+TROUBLE = "cannot look for waiting rooms"
 
 SEVERAL_SWEEPS_S = 8.0
 
@@ -34,7 +34,7 @@ async def test_a_worker_that_does_not_adopt_calls_nothing(
     fake.edition = edition
     fake.has_a_waiting_room("call")
     running = await worker(fake, AGENT_ADOPTION=adoption)
-    await running.logged("waiting rooms are left alone")
+    await running.logged("waiting rooms are not adopted")
     await asyncio.sleep(SEVERAL_SWEEPS_S)  # There is nothing to wait for: nothing must happen.
     assert not fake.calls
     assert (await (await Status.of(running)).get())["adoption"] == "off"
@@ -56,12 +56,9 @@ async def test_a_worker_that_adopts_calls(
 
 @pytest.mark.parametrize(
     "method",
-    [
-        "ListRooms",
-        pytest.param("ListParticipants", marks=pytest.mark.slow),
-        pytest.param("ListDispatch", marks=pytest.mark.slow),
-    ],
+    ["ListRooms", "ListParticipants", "ListDispatch"],
 )
+@pytest.mark.slow
 async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
     method: str, fake: FakeLiveKit, worker: StartWorker
 ) -> None:
@@ -78,7 +75,7 @@ async def test_trouble_with_the_server_is_told_once_and_no_room_is_forgotten(
 
     fake.hanging.clear()
     await running.logged(ADOPTING, room="call")
-    await running.logged("waiting rooms are looked for again")
+    await running.logged("looking for waiting rooms again")
     assert len(running.find(TROUBLE)) == 1
 
 

@@ -1,0 +1,9 @@
+"""Where this checkout is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+"""The folder that holds `agent.py` and everything beside it."""

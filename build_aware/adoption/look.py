@@ -1,0 +1,187 @@
+"""What a room needs, by calls of the server's API.
+
+A look costs a call for the participants, and one for the dispatches where a user is. A check that
+the agents of the last look are still there costs one, and so does each question whether an agent
+has come, or whether an identity is free.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Set
+from typing import Final
+
+from livekit.api import LiveKitAPI, TwirpError
+from livekit.protocol.agent import Job
+from livekit.protocol.agent_dispatch import AgentDispatch
+from livekit.protocol.models import ParticipantInfo
+from livekit.protocol.room import ListParticipantsRequest, RoomParticipantIdentity
+
+from build_aware.adoption.api_errors import is_not_found
+from build_aware.adoption.judgement import (
+    Candidate,
+    Empty,
+    Finding,
+    Fits,
+    Served,
+    has_user,
+    judge,
+)
+from build_aware.adoption.notes import is_noted
+from build_aware.adoption.own_jobs import OwnJobs
+from build_aware.dispatch import ages
+from build_aware.dispatch.agents import AgentSeen, served
+from build_aware.dispatch.rooms import RoomRecord
+
+LONG_S: Final = 60.0
+"""How long after its adoption a dispatch must have an agent for its failures to be forgotten: an
+entrypoint may run for a while, and crash, again and again."""
+
+
+class Lookout:
+    """Finds out what rooms need.
+
+    Args:
+        candidate: what this worker may serve.
+        own: the jobs that run here.
+        accepting: those that were accepted here and do not run yet. A worker that is overloaded
+            may take long for that, and must not start one more.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        own: OwnJobs,
+        accepting: Callable[[], Iterable[Job]] = tuple,
+    ) -> None:
+        self._candidate = candidate
+        self._own = own
+        self._accepting = accepting
+
+    async def look(
+        self,
+        api: LiveKitAPI,
+        record: RoomRecord,
+        *,
+        adoptable_in_s: Callable[[Fits], float],
+        also_empty: bool = False,
+    ) -> Finding:
+        """Find out what a room needs, and remove the dead agents of this worker from it.
+
+        Args:
+            api: the server's API.
+            record: what is known of the room; what is found is added.
+            adoptable_in_s: in how many seconds this worker may adopt what it fits.
+            also_empty: whether to look at offers that are under way where no user is yet.
+        """
+        participants = []
+        for participant in await _participants(api, record):
+            if self._is_dead(participant):
+                # LiveKit would show it for another twenty seconds.
+                await _remove(api, record.room.name, participant.identity)
+            else:
+                participants.append(participant)
+        there = _agents(participants)
+        self._own.joined(there)
+        record.agents = frozenset(agent.sid for agent in there)
+        record.served = frozenset()
+        record.has_agent = any(map(self._candidate.is_namesake, there))
+        if not has_user(participants) and not also_empty:
+            return Served() if record.has_agent else Empty()
+
+        known = set(record.dispatches)
+        dispatches = list(await api.agent_dispatch.list_dispatch(record.room.name))
+        # Where the server was lost meanwhile, this may be another room of the same name.
+        gone = known if record.listed else ()
+        record.take_in(self._candidate.asked_in(dispatches), gone=gone)
+        dispatches += _still_asked(record, dispatches)
+        now_s = time.monotonic()
+        record.served = frozenset(served(dispatches, there))
+        for dispatch_id in record.served:
+            _note_agent(record, dispatch_id, now_s)
+        # A job that has just begun here is not waited for: its agent is as good as there.
+        here = self._own.agents_in(record.room.name, now_s)
+        coming = (job for job in self._accepting() if job.room.name == record.room.name)
+        here += map(AgentSeen.of_job, coming)
+        return judge(
+            self._candidate,
+            participants=participants,
+            dispatches=dispatches,
+            served=served(dispatches, [*there, *here]).keys(),
+            asked=lambda dispatch: record.asked(dispatch.metadata),
+            dead_jobs=self._own.dead_jobs,
+            age=record.ages.at(now_s, ages.server_now_s()),
+            served_ago_s=lambda dispatch: now_s - record.of(dispatch).served_s,
+            adoptable_in_s=adoptable_in_s,
+        )
+
+    async def check(self, api: LiveKitAPI, record: RoomRecord) -> bool:
+        """Whether the agents of the last look are still there."""
+        agents = self._living(await _participants(api, record))
+        if not record.agents <= {agent.sid for agent in agents}:
+            return False
+        record.still_served(time.monotonic())
+        return True
+
+    async def has_come(self, api: LiveKitAPI, record: RoomRecord, dispatch: AgentDispatch) -> bool:
+        """Whether an agent for a dispatch is there."""
+        agents = self._living(await _participants(api, record))
+        self._own.joined(agents)
+        return dispatch.id in _served(record, agents)
+
+    async def is_free(
+        self, api: LiveKitAPI, record: RoomRecord, dispatch: AgentDispatch, identity: str
+    ) -> bool:
+        """Whether nobody alive has an identity, and a dispatch still has no agent."""
+        participants = [
+            participant
+            for participant in await _participants(api, record)
+            if not self._is_dead(participant)
+        ]
+        if any(participant.identity == identity for participant in participants):
+            return False
+        return dispatch.id not in _served(record, _agents(participants))
+
+    def _living(self, participants: Iterable[ParticipantInfo]) -> list[AgentSeen]:
+        return [agent for agent in _agents(participants) if not self._own.is_dead(agent)]
+
+    def _is_dead(self, participant: ParticipantInfo) -> bool:
+        agent = AgentSeen.of_info(participant)
+        return agent is not None and self._own.is_dead(agent)
+
+
+def _still_asked(record: RoomRecord, dispatches: list[AgentDispatch]) -> list[AgentDispatch]:
+    """What stands in for dispatches that a restart took from a room."""
+    for dispatch_id, known in record.stand_ins().items():
+        if is_noted(known.dispatch, dispatches):
+            record.forget(dispatch_id)
+    return [known.dispatch for known in record.stand_ins().values()]
+
+
+def _served(record: RoomRecord, agents: Iterable[AgentSeen]) -> Set[str]:
+    return served((known.dispatch for known in record.asks()), agents).keys()
+
+
+def _note_agent(record: RoomRecord, dispatch_id: str, now_s: float) -> None:
+    if (known := record.get(dispatch_id)) is not None:
+        known.served_s = now_s
+        if now_s > known.adopted_s + LONG_S:
+            known.attempts = 0
+
+
+def _agents(participants: Iterable[ParticipantInfo]) -> list[AgentSeen]:
+    agents = map(AgentSeen.of_info, participants)
+    return [agent for agent in agents if agent is not None]
+
+
+async def _participants(api: LiveKitAPI, record: RoomRecord) -> list[ParticipantInfo]:
+    request = ListParticipantsRequest(room=record.room.name)
+    return list((await api.room.list_participants(request)).participants)
+
+
+async def _remove(api: LiveKitAPI, room: str, identity: str) -> None:
+    try:
+        await api.room.remove_participant(RoomParticipantIdentity(room=room, identity=identity))
+    except TwirpError as error:
+        if not is_not_found(error):
+            raise

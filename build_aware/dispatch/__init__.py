@@ -1,0 +1,1 @@
+"""A job offer: what it asks for, and whether this worker takes it."""

@@ -1,0 +1,1 @@
+"""From the stop signal to the exit: signals, one clock, exit codes."""

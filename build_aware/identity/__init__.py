@@ -1,0 +1,1 @@
+"""Who am I: the build that this process runs."""

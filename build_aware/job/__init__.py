@@ -1,0 +1,1 @@
+"""What runs in a job process: its claim to the room, its signals, its end."""
