@@ -87,7 +87,10 @@ async def converse(ctx: JobContext) -> None:
     logger.info("session started", extra={"models": models.chosen()})
     if not ctx.is_fake_job():
         turn_to_others(ctx.room, session)
-        await ctx.wait_for_participant(kind=list(USER_KINDS))
+        try:
+            await ctx.wait_for_participant(kind=list(USER_KINDS))
+        except RuntimeError:
+            return  # The room has closed before anybody came.
     assistant.greet()
 
 
