@@ -14,9 +14,9 @@ from livekit.agents import JobContext
 
 from build_aware.dispatch import attributes
 from build_aware.job.claim import Claim
+from build_aware.job.data_track import DataTrack
 from build_aware.job.ending import Ending
 from build_aware.job.facts import JobFacts
-from build_aware.job.presence import Presence
 from build_aware.job.timers import ends_within
 from build_aware.job.users import Users
 from build_aware.job.withdrawal import withdraw
@@ -86,7 +86,7 @@ class _Job:
             self._claim = Claim(ctx, self._ending.end, hidden=self._facts.hidden)
         ctx.room.on("connection_state_changed", self._name_the_build)
         if self._facts.presence:
-            self._presence = Presence(ctx.room)
+            self._data_track = DataTrack(ctx.room)
         self._log_the_end()
 
     def _end(self, reason: str) -> None:

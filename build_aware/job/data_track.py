@@ -18,7 +18,7 @@ NAME = "presence"
 """The name of the data track, on which nothing is ever sent."""
 
 
-class Presence:
+class DataTrack:
     """Publishes a data track that costs nothing, in each connection of one room.
 
     LiveKit publishes a voice again after an outage, but no data track.
