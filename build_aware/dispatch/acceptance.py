@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 RequestHandler = Callable[["JobRequest"], Awaitable[Any]]
 
-Log = Callable[[int, str, dict[str, Any]], None]
-
 Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held", "on_request"]
 
 logger = logging.getLogger(__name__)
@@ -103,7 +101,6 @@ class Acceptance:
             under a name of its own.
         on_refused: is told the room of each job that this worker does not get to serve.
         on_accepted: is told each job that has begun here.
-        log: logs an answer: takes a level, a message and fields.
     """
 
     def __init__(
@@ -116,7 +113,6 @@ class Acceptance:
         team: RequestHandler | None = None,
         on_refused: Callable[[str], None] = lambda _: None,
         on_accepted: Callable[[Job], None] = lambda _: None,
-        log: Log = lambda level, message, fields: logger.log(level, message, extra=fields),
     ) -> None:
         self._build = build
         self._untargeted = untargeted
@@ -125,7 +121,6 @@ class Acceptance:
         self._team = team
         self._on_refused = on_refused
         self._on_accepted = on_accepted
-        self._log = log
         self._accepting: dict[str, Job] = {}
         self._explained = False
 
@@ -254,10 +249,9 @@ class Acceptance:
         if isinstance(asked, Target):
             fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
         if isinstance(asked, Malformed):
-            self._log(
-                logging.WARNING,
+            logger.warning(
                 "job offer answered, ignoring a malformed target; correct it in the metadata",
-                fields | {"found": asked.found, "expected": targets.EXPECTED},
+                extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
             )
         else:
-            self._log(logging.INFO, "job offer answered", fields)
+            logger.info("job offer answered", extra=fields)

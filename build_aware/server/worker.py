@@ -20,8 +20,8 @@ from build_aware.adoption.adoption import Adoption
 from build_aware.adoption.client import client
 from build_aware.adoption.judgement import Candidate
 from build_aware.adoption.launch import busy, launch
-from build_aware.dispatch import acceptance, capacity
-from build_aware.dispatch.deferred_log import DeferredLog
+from build_aware.dispatch import capacity
+from build_aware.dispatch.acceptance import Acceptance, RequestHandler
 from build_aware.dispatch.rooms import Rooms
 from build_aware.drain import signals
 from build_aware.drain.budget import Budget, Drain
@@ -67,7 +67,7 @@ class Worker:
         *,
         shared: Shared,
         stop_signals: signals.StopSignals,
-        team: acceptance.RequestHandler | None,
+        team: RequestHandler | None,
         server_type: ServerType,
         dev: bool,
     ) -> None:
@@ -84,8 +84,7 @@ class Worker:
         self._rooms = Rooms()
         self._untargeted = settings.untargeted_policy(dev=dev)
         self._measures_itself = livekit_private.measures_itself(server)
-        self._offer_log = DeferredLog(logging.getLogger(acceptance.__name__))
-        self.acceptance = acceptance.Acceptance(
+        self.acceptance = Acceptance(
             build,
             untargeted=self._untargeted,
             is_full=self._is_full,
@@ -93,7 +92,6 @@ class Worker:
             team=team,
             on_refused=self._on_refused_job,
             on_accepted=self._on_accepted_job,
-            log=self._offer_log,
         )
         self._adoption: Adoption | None = None
         self._adopting: asyncio.Task[None] | None = None
@@ -152,7 +150,6 @@ class Worker:
         Raises:
             SystemExit: with the exit code.
         """
-        self._offer_log.write()
         code = ExitCode.SESSIONS_CUT if self.session_count() else self._shutdown.exit_code
         self._signals.close_begins(code)
         if self._adopting is not None:
