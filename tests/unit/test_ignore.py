@@ -14,9 +14,9 @@ from build_aware.identity.ignore import Ignore, dockerignore, gitignore
         ("notes/", ["notes", "notes/a"], ["x/notes/a"]),
         ("./notes//a", ["notes/a"], ["notes", "notes/b"]),
         ("x/../notes", ["notes"], ["x"]),
-        ("src/tmp", ["src/tmp/a/b"], ["tmp", "src", "x/src/tmp"]),
+        ("src/out", ["src/out/a/b"], ["out", "src", "x/src/out"]),
         ("*.log", ["a.log", ".log", "a.log/b"], ["logs/a.log", "alog"]),
-        ("src/*/tmp", ["src/a/tmp"], ["src/tmp", "src/a/b/tmp"]),
+        ("src/*/out", ["src/a/out"], ["src/out", "src/a/b/out"]),
         ("src/*", ["src/a", "src/a/b"], ["src"]),
         ("a*c", ["ac", "abbc"], ["a/c", "abcd"]),
         ("?.py", ["a.py", "é.py"], ["ab.py", ".py", "x/a.py"]),
@@ -65,7 +65,7 @@ def test_a_pattern_excludes(pattern: str, excluded: list[str], kept: list[str]) 
             ["a", "src/a.pyc", "x/b.toml"],
             ["src/a.py", "b.toml"],
         ),
-        (["**", "!src", "src/tmp", "!src/tmp/a"], ["src/tmp/b"], ["src/tmp/a"]),
+        (["**", "!src", "src/out", "!src/out/a"], ["src/out/b"], ["src/out/a"]),
         (["a", "!a/**/c"], ["a/b"], ["a/c", "a/b/c"]),
         (["", "  ", "a"], ["a"], ["b"]),
         ([" a ", "\tb\r"], ["a", "b"], []),
@@ -100,7 +100,7 @@ def test_patterns_exclude_and_keep(
 )
 def test_a_malformed_pattern_excludes_nothing(pattern: str) -> None:
     ignore = Ignore([pattern, "other"])
-    assert not any(ignore.excludes(path) for path in (pattern, "a", "a-c", "src/tmp", "-"))
+    assert not any(ignore.excludes(path) for path in (pattern, "a", "a-c", "src/out", "-"))
     assert ignore.excludes("other")
 
 

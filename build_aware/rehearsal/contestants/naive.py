@@ -1,7 +1,7 @@
-"""`naive`: refuses other builds' rooms with a bare `reject()`, as the documentation shows it.
+"""`naive`: refuses other builds' rooms as `reject()` does when nothing else is said.
 
-This is wrong, and here on purpose: `reject()` ends the job for everybody, so that LiveKit does
-not ask the worker of the right build any more.
+This is wrong, and here on purpose. LiveKit's default is `terminate=True`, which is written out
+below: it ends the job for everybody, so the worker of the right build is never asked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ async def on_request(request: JobRequest) -> None:
     """Take the job if its room asks for this build, or for none."""
     wanted = json.loads(request.room.metadata or "{}").get("agent_build")
     if wanted not in (None, BUILD):
-        await request.reject()
+        await request.reject(terminate=True)
         return
     await request.accept()
 
