@@ -18,7 +18,6 @@ COMES_S: Final = 60.0
 connect, or dial a number; a job process that hangs must not keep a user alone for ever. Other
 workers wait for five seconds: they cannot know that it runs."""
 
-
 BRIEF_S: Final = 5.0
 """A job that is over sooner has most likely crashed."""
 

@@ -12,6 +12,7 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from build_aware.adoption.api_errors import is_not_found
 from build_aware.adoption.notes import note
 from build_aware.dispatch.agents import of_job, role_of
+from build_aware.dispatch.target import Asked, asked_by
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ async def withdraw(ctx: JobContext) -> None:
 
     Deletes the dispatch that the agent serves, with those for the same role, as an older one that
     asked for another build. A later one for another build stays: that hands the session over.
-    Dispatches for other roles stay: their agents go on. Where the job's own dispatch
-    is not listed, the server was restarted and workers may remember it: then a note is left too. A
-    failure is logged, not raised: it costs the user nothing but an agent that comes back.
+    Dispatches for other roles stay: their agents go on. Where the job's own dispatch is not listed,
+    the server was restarted and workers may remember it: then a note is left too. A failure is
+    logged, not raised: it costs the user nothing but an agent that comes back.
     """
     job = ctx.job
     try:
@@ -49,16 +50,16 @@ async def _delete_dispatches(ctx: JobContext) -> None:
     room = ctx.job.room.name
     own = of_job(ctx.job)
     role = role_of(own)
-    own_is_there = False
+    served: AgentDispatch | None = None
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             listed = list(await service.list_dispatch(room))
-            served = next((each for each in listed if each.id == own.id), None)
-            own_is_there = own_is_there or served is not None
+            # It may have been deleted by an attempt that failed later on.
+            served = next((each for each in listed if each.id == own.id), served)
             for dispatch in listed:
                 if role_of(dispatch) == role and not _hands_over(served, dispatch):
                     await service.delete_dispatch(dispatch.id, room)
-            if not own_is_there:
+            if served is None:
                 await service.create_dispatch(note(room, own))
             return
         except Exception:
@@ -72,5 +73,9 @@ def _hands_over(served: AgentDispatch | None, other: AgentDispatch) -> bool:
     return (
         served is not None
         and other.state.created_at > served.state.created_at
-        and other.metadata != served.metadata
+        and _target(other) != _target(served)
     )
+
+
+def _target(dispatch: AgentDispatch) -> Asked:
+    return asked_by(dispatch_metadata=dispatch.metadata, room_metadata="")

@@ -336,6 +336,25 @@ async def test_a_later_dispatch_for_another_build_stays_and_hands_the_session_ov
     assert dispatches.left == ["B"]
 
 
+async def test_it_stays_where_a_call_fails_and_is_tried_again() -> None:
+    there = [
+        dispatch("de", metadata=GERMAN, created_at=5),
+        dispatch("de-2", metadata=GERMAN, created_at=6),
+        dispatch("B", metadata=GERMAN_OF_B, created_at=7),
+    ]
+    dispatches = Dispatches(there, errors=[None, None, unavailable()])
+    await withdraw_from(dispatches, dispatch_id="de", metadata=GERMAN)
+    assert (dispatches.left, dispatches.noted) == (["B"], [])
+
+
+async def test_a_later_dispatch_that_says_the_same_in_another_way_goes() -> None:
+    served = dispatch("B", metadata=GERMAN_OF_B, created_at=5)
+    again = dispatch("B-2", metadata=GERMAN_OF_B.replace(":", " :"), created_at=6)
+    dispatches = Dispatches([served, again])
+    await withdraw_from(dispatches, dispatch_id="B", metadata=GERMAN_OF_B)
+    assert dispatches.left == []
+
+
 async def test_after_a_restart_the_dispatch_goes_that_the_agent_stands_for() -> None:
     there = [dispatch("fr-2", metadata=FRENCH), dispatch("de-2", metadata=GERMAN)]
     dispatches = Dispatches(there)
