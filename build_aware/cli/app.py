@@ -139,7 +139,7 @@ def build(
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="Exit 0 if this build serves TARGET (a name, or the metadata's JSON), else 1.",
+            help="Exit 0 if this build serves TARGET (a name, or the metadata's JSON), 1 if not.",
         ),
     ] = None,
 ) -> None:
