@@ -30,25 +30,32 @@ async def interruptible(main: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 this runs in one
     # One that is ignored already is so on purpose: by nohup, or by a shell in the background.
-    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in STOPS}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     stopped = False
 
-    def stop() -> None:
+    def stop(_: int, __: Any) -> None:
         nonlocal stopped
         for number in heeded:
-            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
-        stopped = True
-        task.cancel()
+        if not stopped:
+            stopped = True
+            loop.call_soon_threadsafe(task.cancel)
 
+    # Not the loop's own handlers: removing one restores the default for a moment, and again when
+    # the loop closes.
     for number in heeded:
-        loop.add_signal_handler(number, stop)
+        signal.signal(number, stop)
     try:
         return await main
     except asyncio.CancelledError:
         if stopped:
             raise KeyboardInterrupt from None
         raise
+    finally:
+        if not stopped:
+            for number in heeded:
+                signal.signal(number, before[number])
 
 
 def end_all(started: Processes) -> None:
