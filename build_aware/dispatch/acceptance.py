@@ -148,22 +148,21 @@ class Acceptance:
             held=self._rooms.holds(job.room.name, now_s),
         )
         if not decision.accept:
-            self._record(request, asked, decision)
+            _tell_soon(job, asked, decision)
             await request.reject(terminate=False)
             self._on_refused(job.room.name)
             return
         self._accepting[job.id] = job
         accepted = False
+
+        def answered(accepts: bool) -> None:
+            nonlocal accepted
+            accepted = accepts
+            said = decision if accepts else Decision(False, "on_request")
+            _tell_soon(job, asked, said)
+
         try:
-            async with asyncio.timeout(ANSWER_S) as limit:
-
-                def answered(accepts: bool) -> None:
-                    nonlocal accepted
-                    accepted = accepts
-                    limit.reschedule(None)
-                    self._record(request, asked, decision, accepts)
-
-                await self.ask_team(request, answered)
+            await self.ask_team(request, answered)
             if accepted:
                 self._on_accepted(job)
         except AssignmentTimeoutError:
@@ -171,16 +170,6 @@ class Acceptance:
                 "accepted a job that LiveKit never assigned; "
                 "if this repeats, look for slow answers or a restart in the server's log",
                 extra={"job_id": job.id, "room": job.room.name},
-            )
-            self._on_refused(job.room.name)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            # LiveKit takes that for a no, for this worker alone.
-            logger.error(
-                "the request handler did not answer in time and is cancelled; bound what it waits "
-                "for",
-                extra={"job_id": job.id, "room": job.room.name, "timeout_s": ANSWER_S},
             )
             self._on_refused(job.room.name)
         finally:
@@ -204,7 +193,10 @@ class Acceptance:
             await request.accept(attributes=ours)
             return
 
+        limit = asyncio.timeout(ANSWER_S)
+
         async def on_accept(said: JobAcceptArguments) -> None:
+            limit.reschedule(None)
             answered(True)
             await request.accept(
                 name=said.name,
@@ -214,6 +206,7 @@ class Acceptance:
             )
 
         async def on_reject(terminate: bool) -> None:
+            limit.reschedule(None)
             answered(False)
             if terminate and not self._explained:
                 self._explained = True
@@ -226,32 +219,47 @@ class Acceptance:
             if not terminate:
                 self._on_refused(job.room.name)
 
-        await self._team(JobRequest(job=job, on_reject=on_reject, on_accept=on_accept))
-
-    def _record(
-        self, request: JobRequest, asked: Asked, decision: Decision, team_accepts: bool = True
-    ) -> None:
-        """Log and count an offer; `team_accepts` is what became of one that we would accept."""
-        if not team_accepts:
-            decision = Decision(False, "on_request")
-        answer = "accept" if decision.accept else "reject"
-        JOBS_OFFERED.labels(answer, decision.reason).inc()
-        job = request.job
-        fields = {
-            "job_id": job.id,
-            "dispatch_id": job.dispatch_id,
-            "room": job.room.name,
-            "room_id": job.room.sid,
-            "agent_name": job.agent_name,
-            "answer": answer,
-            "reason": decision.reason,
-        }
-        if isinstance(asked, Target):
-            fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
-        if isinstance(asked, Malformed):
-            logger.warning(
-                "job offer answered, ignoring a malformed target; correct it in the metadata",
-                extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
+        try:
+            async with limit:
+                await self._team(JobRequest(job=job, on_reject=on_reject, on_accept=on_accept))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            # LiveKit takes that for a no, for this worker alone.
+            logger.error(
+                "the request handler did not answer in time and is cancelled; bound what it waits "
+                "for",
+                extra={"job_id": job.id, "room": job.room.name, "timeout_s": ANSWER_S},
             )
-        else:
-            logger.info("job offer answered", extra=fields)
+            self._on_refused(job.room.name)
+
+
+def _tell_soon(job: Job, asked: Asked, decision: Decision) -> None:
+    """Log and count an offer, but not before its answer: writing a line takes longer than all else.
+
+    The event loop sends first what it was given first.
+    """
+    asyncio.get_running_loop().call_later(0, _tell, job, asked, decision)
+
+
+def _tell(job: Job, asked: Asked, decision: Decision) -> None:
+    answer = "accept" if decision.accept else "reject"
+    JOBS_OFFERED.labels(answer, decision.reason).inc()
+    fields = {
+        "job_id": job.id,
+        "dispatch_id": job.dispatch_id,
+        "room": job.room.name,
+        "room_id": job.room.sid,
+        "agent_name": job.agent_name,
+        "answer": answer,
+        "reason": decision.reason,
+    }
+    if isinstance(asked, Target):
+        fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
+    if isinstance(asked, Malformed):
+        logger.warning(
+            "job offer answered, ignoring a malformed target; correct it in the metadata",
+            extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
+        )
+    else:
+        logger.info("job offer answered", extra=fields)

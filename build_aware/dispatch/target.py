@@ -33,6 +33,16 @@ _SHOWN_CHARACTERS: Final = 80
 _MAX_INT_DIGITS: Final = 20
 
 
+def _number(digits: str) -> int | float:
+    # Python refuses to read integers of thousands of digits, and with them the whole metadata.
+    return int(digits) if len(digits) < _MAX_INT_DIGITS else float(digits)
+
+
+# Made once: an offer has to be answered at once.
+_READ: Final = json.JSONDecoder(parse_int=_number).decode
+_WRITE: Final = json.JSONEncoder(sort_keys=True).encode
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The builds that may serve a job.
@@ -94,7 +104,7 @@ def parse(metadata: str) -> Asked:
     if KEY not in metadata and "\\" not in metadata:
         return Untargeted()
     try:
-        content = json.loads(metadata, parse_int=_number)
+        content = _READ(metadata)
     except ValueError:
         return Untargeted()
     except RecursionError:
@@ -111,11 +121,11 @@ def beside(metadata: str) -> str:
     a build and nothing else gives what no metadata gives: nothing.
     """
     try:
-        content = json.loads(metadata, parse_int=_number)
+        content = _READ(metadata)
         if not isinstance(content, dict):
             return metadata
         content.pop(KEY, None)
-        return json.dumps(content, sort_keys=True) if content else ""
+        return _WRITE(content) if content else ""
     except (ValueError, RecursionError):
         return metadata
 
@@ -132,11 +142,6 @@ def of_value(value: Any) -> Target | Malformed:
     elif names := _names(value):
         return Target(names)
     return Malformed(_shown(value))
-
-
-def _number(digits: str) -> int | float:
-    # Python refuses to read integers of thousands of digits, and with them the whole metadata.
-    return int(digits) if len(digits) < _MAX_INT_DIGITS else float(digits)
 
 
 def _names(value: Any) -> tuple[str, ...] | None:

@@ -157,13 +157,15 @@ class FakeLiveKit:
             return web.json_response(self.error, status=500)
         if method in self.hanging:
             await asyncio.Event().wait()
+        asks = room.ListParticipantsRequest.FromString(await request.read())  # All name a room so.
+        waits = any(each.name == asks.room for each in self.rooms)
         user = models.ParticipantInfo(identity="user", joined_at=1)
         asked = agent_dispatch.AgentDispatch(
             id="AD_fake", state=agent_dispatch.AgentDispatchState(created_at=1)
         )
         answer = {
             "ListRooms": room.ListRoomsResponse(rooms=self.rooms),
-            "ListParticipants": room.ListParticipantsResponse(participants=[user]),
+            "ListParticipants": room.ListParticipantsResponse(participants=[user] * waits),
             "ListDispatch": agent_dispatch.ListAgentDispatchResponse(agent_dispatches=[asked]),
         }[method]
         if method == "ListRooms":
