@@ -172,7 +172,7 @@ class Worker:
     def session_count(self) -> int:
         """Sessions that run here or are about to."""
         adopting = self._adoption.starting if self._adoption else frozenset()
-        return len(adopting.union(self._sessions(), self.acceptance.accepting))
+        return len(set(adopting).union(self._sessions(), self.acceptance.accepting))
 
     def state(self) -> State:
         """Where this worker is between its start and its end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from build_aware.testbed.interrupts import STOPS, interruptible
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[dict[signal.Signals, object]]:
+def handlers() -> Iterator[dict[signal.Signals, Any]]:
     before = {number: signal.getsignal(number) for number in STOPS}
     yield before
     for number, handler in before.items():
@@ -49,7 +50,7 @@ def test_no_later_signal_breaks_into_the_end(
 
 
 def test_a_run_that_ends_by_itself_leaves_the_handlers_as_they_were(
-    handlers: dict[signal.Signals, object],
+    handlers: dict[signal.Signals, Any],
 ) -> None:
     asyncio.run(interruptible(asyncio.sleep(0)))
     assert {number: signal.getsignal(number) for number in STOPS} == handlers
