@@ -222,7 +222,9 @@ async def test_an_agent_that_was_cut_off_leaves_the_room_to_who_took_over(
 
     other = rtc.Room()
     await other.connect(own_livekit.url, own_livekit.agent_token("cut-off", "other-agent"))
-    await running.logged("session ended", reason="another agent has taken over")
+    (ended,) = await running.logged("session ended")
+    # The second comes from LiveKit, where it sees first that the agent has left its room.
+    assert ended["reason"] in ("another agent has taken over", "parent process shutdown")
     assert [agent.identity for agent in await own_livekit.agents_in("cut-off")] == ["other-agent"]
     await other.disconnect()
     await user.agent()

@@ -38,6 +38,7 @@ async def served(cluster: Cluster, join: JoinRoom, *, deployment: str = "") -> l
     return sorted(await asyncio.gather(*delays))
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 async def test_a_build_on_another_node_serves_the_rooms_that_ask_for_it(
     cluster: Cluster, worker: StartWorker, join: JoinRoom

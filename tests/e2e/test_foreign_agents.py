@@ -19,6 +19,7 @@ from livekit.protocol.agent import JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch
 
 from build_aware.dispatch.attributes import AGENT_NAME, DISPATCH, JOB
+from build_aware.job.users import ALONE_S
 from build_aware.testbed import Testbed
 from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import LiveKitServer
@@ -106,6 +107,7 @@ async def test_its_build_serves_goes_on_after_two_signals_and_leaves_with_the_la
     assert lonely.user.agents_seen == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds(foreign.LISTENER))
 async def test_a_room_that_waited_is_adopted_and_so_it_is_when_its_worker_is_killed(
     kind: Kind, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
@@ -319,6 +321,24 @@ async def test_a_user_who_was_away_finds_the_same_agent(
     else:
         # LiveKit closed its session, and so it is mute, but nobody else's.
         assert len(caller.agents) == 1
+
+
+@pytest.mark.slow
+async def test_a_job_that_was_left_before_the_drain_ends_a_minute_after(
+    lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    kind = foreign.ECHO
+    agent = copy(kind, tmp_path / "agent")
+    running = await agent.start(worker, lingering)
+    await ask_for(lingering, kind, "call")
+    caller = await Caller.joins(join, lingering, kind, "call")
+    await caller.is_answered()
+    await caller.leave()
+    left = time.monotonic()
+    running.send()
+    assert await running.exit() == 0, running.tail()
+    assert ALONE_S <= time.monotonic() - left < ALONE_S + PROMPT_S
+    assert "the last user left" in running.output
 
 
 @pytest.mark.slow

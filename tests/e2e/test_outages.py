@@ -19,7 +19,6 @@ from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import SWEPT_S, build, nobody_serves
 from tests.support.metadata import asking_for
 
-QUICK = (True, 3, False)
 
 ASKS = RoomConfiguration(agents=[RoomAgentDispatch(agent_name=AGENT_NAME)])
 ASKS_FOR_A = RoomConfiguration(
@@ -45,6 +44,7 @@ async def goes_on(user: User, agent: str) -> None:
     assert user.spoke_together == []
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("named", "away_s", "draining"),
@@ -53,8 +53,6 @@ async def goes_on(user: User, agent: str) -> None:
             named,
             away_s,
             draining,
-            # One of them stands for all where time is short.
-            marks=[] if (named, away_s, draining) == QUICK else pytest.mark.slow,
             id=f"{'named' if named else 'all'}-{away_s}-{'draining' if draining else 'serving'}",
         )
         for named in (True, False)
