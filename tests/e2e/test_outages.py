@@ -19,7 +19,6 @@ from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import SWEPT_S, build, nobody_serves
 from tests.support.metadata import asking_for
 
-
 ASKS = RoomConfiguration(agents=[RoomAgentDispatch(agent_name=AGENT_NAME)])
 ASKS_FOR_A = RoomConfiguration(
     metadata=asking_for("build-A"), agents=[RoomAgentDispatch(agent_name=AGENT_NAME)]
