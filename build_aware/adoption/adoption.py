@@ -29,8 +29,8 @@ at most `OWED_S` after its stop signal: it goes on adopting those. When its last
 it takes one last look, for users who came a moment too late.
 
 What a sweep costs, for each worker: one call for the list of all rooms, every two seconds and
-never more than 2 % of the time; and two calls for each room that is looked at, which `watchlist`
-says when to do. None for rooms that are known to have their agents. While a room that was adopted
+never more than 2 % of the time; and two calls for each room that is looked at, or a few more; see
+`look`, and for when `watchlist`. None for rooms that are known to have their agents. While a room that was adopted
 waits for its agent to join, there is a call every 0.3 seconds.
 """
 

@@ -15,3 +15,9 @@ API_ERRORS: Final = (TwirpError, aiohttp.ClientError, TimeoutError, OSError, Dec
 def is_not_found(error: BaseException) -> bool:
     """Whether what was asked for is not there, such as a room that has just closed."""
     return isinstance(error, TwirpError) and error.code == TwirpErrorCode.NOT_FOUND
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether a participant is not there: it has left, or its node is gone."""
+    gone = (TwirpErrorCode.NOT_FOUND, TwirpErrorCode.UNAVAILABLE)
+    return isinstance(error, TwirpError) and error.code in gone

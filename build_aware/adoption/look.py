@@ -2,7 +2,8 @@
 
 A look costs a call for the participants, and one for the dispatches where a user is. A check that
 the agents of the last look are still there costs one, and so does each question whether an agent
-has come, or whether an identity is free.
+has come, or whether an identity is free. Where the numbers of a room cannot tell that its agents
+are there, a look costs one more for each of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import ListParticipantsRequest, RoomParticipantIdentity
 
-from build_aware.adoption.api_errors import is_not_found
+from build_aware.adoption import ghosts
+from build_aware.adoption.api_errors import is_gone
 from build_aware.adoption.judgement import (
     Candidate,
     Empty,
@@ -82,6 +84,10 @@ class Lookout:
             else:
                 participants.append(participant)
         there = _agents(participants)
+        if there and has_user(participants) and record.surplus < len(there):
+            await _find_ghosts(api, record, participants)
+            participants = _without_ghosts(record, participants)
+            there = _agents(participants)
         self._own.joined(there)
         record.agents = frozenset(agent.sid for agent in there)
         record.served = frozenset()
@@ -176,12 +182,30 @@ def _agents(participants: Iterable[ParticipantInfo]) -> list[AgentSeen]:
 
 async def _participants(api: LiveKitAPI, record: RoomRecord) -> list[ParticipantInfo]:
     request = ListParticipantsRequest(room=record.room.name)
-    return list((await api.room.list_participants(request)).participants)
+    return _without_ghosts(record, (await api.room.list_participants(request)).participants)
+
+
+async def _find_ghosts(
+    api: LiveKitAPI, record: RoomRecord, participants: list[ParticipantInfo]
+) -> None:
+    """Ask for the agents of a room, and where one is gone, for all others, too."""
+    agents = [each for each in participants if AgentSeen.of_info(each) is not None]
+    found = await ghosts.find(api, record.room.name, agents)
+    if found:
+        others = [each for each in participants if AgentSeen.of_info(each) is None]
+        found |= await ghosts.find(api, record.room.name, others)
+    record.ghosts |= found
+
+
+def _without_ghosts(
+    record: RoomRecord, participants: Iterable[ParticipantInfo]
+) -> list[ParticipantInfo]:
+    return [each for each in participants if each.sid not in record.ghosts]
 
 
 async def _remove(api: LiveKitAPI, room: str, identity: str) -> None:
     try:
         await api.room.remove_participant(RoomParticipantIdentity(room=room, identity=identity))
     except TwirpError as error:
-        if not is_not_found(error):
+        if not is_gone(error):
             raise

@@ -50,6 +50,7 @@ class RoomRecord:
         remembered: what it had asked for, if it was lost and has come back.
         agents: the sids of the agents that the last look has found there, of whatever name.
         served: the ids of the dispatches that these serve.
+        ghosts: the sids of participants that are listed there although their node is gone.
         has_agent: whether this worker has reason to think that an agent of its name is there.
         held_until_s: until when it is left to the agents that it had before an outage.
         waits_for: the builds that it waits for, of which this worker's is none.
@@ -69,6 +70,7 @@ class RoomRecord:
     remembered: Remembered | None = None
     agents: frozenset[str | None] = frozenset()
     served: frozenset[str] = frozenset()
+    ghosts: frozenset[str] = frozenset()
     has_agent: bool = False
     held_until_s: float = -math.inf
     waits_for: tuple[str, ...] = ()
@@ -83,6 +85,11 @@ class RoomRecord:
     def roles(self) -> set[Role]:
         """The roles that it asks this agent for, as far as is known."""
         return {each.role for each in self.asks()}
+
+    @property
+    def surplus(self) -> int:
+        """How many more publish than there are users; agents count among the former only."""
+        return self.room.num_publishers - self.room.num_participants
 
     @property
     def is_looked_at(self) -> bool:
@@ -203,7 +210,7 @@ class Rooms:
                 new.append(room.name)
             record = self._take_in(room, now_s)
             record.listed = True
-            surplus = room.num_publishers - room.num_participants
+            surplus = record.surplus
             if surplus > 0:
                 record.has_agent = True
             if surplus >= len(record.agents) > 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from livekit import rtc
@@ -16,6 +16,7 @@ from livekit.agents import JobContext
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import ListParticipantsRequest
 
+from build_aware.adoption import ghosts
 from build_aware.dispatch.agents import AgentSeen, of_job, served
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Claim:
 
         An entrypoint may dial out before it connects.
         """
-        return await self._is_served(map(AgentSeen.of_info, await self._listed()))
+        return await self._is_served_among(await self._listed())
 
     async def _connect_and_claim(self, *arguments: Any, **options: Any) -> None:
         """Connect as `rtc.Room.connect` does; where this agent is not to serve, never return.
@@ -113,7 +114,22 @@ class Claim:
         joined = {each.sid: (each.joined_at_ms or each.joined_at * 1000) for each in listed}
         mine = (joined.get(own, math.inf), own)
         before = [each for each in listed if (joined[each.sid], each.sid) < mine]
-        return await self._is_served(map(AgentSeen.of_info, before))
+        return await self._is_served_among(before)
+
+    async def _is_served_among(self, listed: Sequence[ParticipantInfo]) -> bool:
+        """Whether one of these that the server lists serves the dispatch of this job, and lives."""
+        if not await self._is_served(map(AgentSeen.of_info, listed)):
+            return False
+        agents = [each for each in listed if AgentSeen.of_info(each) is not None]
+        try:
+            async with asyncio.timeout(LOOK_S + 1):
+                gone = await ghosts.find(self._ctx.api, self._ctx.job.room.name, agents)
+        except Exception as error:
+            logger.debug("agents could not be asked for", extra={"error": str(error)})
+            return True
+        return await self._is_served(
+            AgentSeen.of_info(each) for each in agents if each.sid not in gone
+        )
 
     async def _is_served(self, agents: Iterable[AgentSeen | None]) -> bool:
         """Whether one of these agents, which is another job's, serves the dispatch of this one."""

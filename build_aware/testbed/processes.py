@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -214,6 +215,7 @@ class Processes:
         # must be short, so they are not below `folder`.
         self._temporary = tempfile.mkdtemp(prefix="testbed-")
         self._started: list[Process] = []
+        self._numbers = itertools.count()
 
     async def start(
         self, *command: str, name: str, env: Mapping[str, str], cwd: Path | None = None
@@ -226,7 +228,7 @@ class Processes:
             env: its environment, usually from `environment`.
             cwd: its working directory.
         """
-        number = len(self._started)
+        number = next(self._numbers)  # Two may be started at the same time.
         mark = f"{self.mark}.{number}/"
         log = self._folder / f"{name}.log"
         if log.exists():

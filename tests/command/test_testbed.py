@@ -76,9 +76,9 @@ async def test_a_program_that_hides_its_environment_ends_too(processes: Processe
 
 
 async def test_one_process_is_stopped_and_the_others_are_not(processes: Processes) -> None:
-    started = [
-        await processes.start("sleep", "600", name="sleep", env=environment()) for _ in range(11)
-    ]
+    # All at the same time, as the nodes of a cluster are.
+    starting = [processes.start("sleep", "600", name="s", env=environment()) for _ in range(11)]
+    started = await asyncio.gather(*starting)
     await started[1].stop()
     assert [process.running for process in started] == [True, False, *[True] * 9]
 

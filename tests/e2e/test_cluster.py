@@ -8,10 +8,12 @@ import logging
 import time
 
 import pytest
+from livekit import rtc
 
 from build_aware.testbed.cluster import Cluster
 from build_aware.testbed.livekit_server import AGENT_NAME
 from build_aware.testbed.user import User
+from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 
 ROOMS = 20
@@ -72,3 +74,38 @@ async def test_routing_by_deployment_needs_no_adoption(
     logger.info("by deployment: %s", delays)
     assert not any(each.find("adopting a waiting room") for each in workers)
     assert not any(each.find("job offer answered", answer="reject") for each in workers)
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+async def test_users_of_a_node_that_is_killed_get_an_agent_on_another(
+    cluster: Cluster, worker: StartWorker, join: JoinRoom
+) -> None:
+    dying, other = cluster.nodes
+    build = {"AGENT_BUILD_ID": "build-A", "LIVEKIT_AGENT_NAME": AGENT_NAME}
+    running = await worker(dying, **build)
+    before = {}
+    for number in range(6):
+        room = f"call-{number}"
+        await dying.create_room(room, "build-A")
+        user = await join(dying, room)
+        before[room] = (await user.agent()).identity
+    await worker(other, **build)
+
+    # Their machine is gone, and Redis goes on listing all who were on it.
+    await dying.stop()
+    running.kill_family()
+
+    async def comes_back(room: str) -> float:
+        user = await until(lambda: joins(room), f"a node to take {room}")
+        joined = time.monotonic()
+        await user.agent(besides=before[room], deadline_s=60)
+        return time.monotonic() - joined
+
+    async def joins(room: str) -> User | None:
+        try:
+            return await join(other, room)
+        except rtc.ConnectError:
+            return None  # LiveKit counts the other node as dead after five seconds.
+
+    logger.info("served: %s", sorted(await asyncio.gather(*map(comes_back, before))))

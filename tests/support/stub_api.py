@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from livekit.api import LiveKitAPI
+from livekit.api import LiveKitAPI, TwirpError, TwirpErrorCode
 from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import ParticipantInfo, Room
@@ -20,6 +20,7 @@ from livekit.protocol.room import (
     ListRoomsRequest,
     ListRoomsResponse,
     RoomParticipantIdentity,
+    UpdateParticipantRequest,
 )
 
 from build_aware.adoption.judgement import Candidate
@@ -92,6 +93,7 @@ class StubServer:
         dispatches: what each room asked for.
         calls: how often each method was called.
         removed: the identities that were removed.
+        ghosts: the identities of those who are listed although their node is gone.
         error: what every call raises, if anything.
     """
 
@@ -101,6 +103,7 @@ class StubServer:
         self.dispatches: dict[str, list[AgentDispatch]] = {}
         self.calls: Counter[str] = Counter()
         self.removed: list[str] = []
+        self.ghosts: set[str] = set()
         self.error: Exception | None = None
 
     def has(
@@ -125,6 +128,7 @@ class StubServer:
             list_rooms=self._list_rooms,
             list_participants=self._list_participants,
             remove_participant=self._remove_participant,
+            update_participant=self._update_participant,
         )
         dispatch = SimpleNamespace(list_dispatch=self._list_dispatch)
         return cast(LiveKitAPI, SimpleNamespace(room=room, agent_dispatch=dispatch))
@@ -152,11 +156,23 @@ class StubServer:
 
     async def _remove_participant(self, request: RoomParticipantIdentity) -> Any:
         self._called("RemoveParticipant")
+        self._answer_for(request.room, request.identity)
         self.removed.append(request.identity)
         left = [
             each for each in self.participants[request.room] if each.identity != request.identity
         ]
         self.participants[request.room] = left
+
+    async def _update_participant(self, request: UpdateParticipantRequest) -> None:
+        self._called("UpdateParticipant")
+        assert request == UpdateParticipantRequest(room=request.room, identity=request.identity)
+        self._answer_for(request.room, request.identity)
+
+    def _answer_for(self, room: str, identity: str) -> None:
+        if all(each.identity != identity for each in self.participants[room]):
+            raise TwirpError(TwirpErrorCode.NOT_FOUND, "participant does not exist", status=404)
+        if identity in self.ghosts:
+            raise TwirpError(TwirpErrorCode.UNAVAILABLE, "no response from servers", status=503)
 
     async def _list_dispatch(self, room_name: str) -> list[AgentDispatch]:
         self._called("ListDispatch")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 from livekit import rtc
+from livekit.api import TwirpError, TwirpErrorCode
 from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo, Room
@@ -74,6 +75,7 @@ class Server:
     Attributes:
         dispatches: what the room asked for.
         participants: who is there.
+        ghosts: the identities of those who are listed although their node is gone.
         fails: whether it does not answer.
         calls: how often it was asked.
     """
@@ -81,10 +83,13 @@ class Server:
     def __init__(self) -> None:
         self.dispatches: list[AgentDispatch] = [OWN]
         self.participants: list[ParticipantInfo] = []
+        self.ghosts: set[str] = set()
         self.fails = False
         self.calls = 0
         self.agent_dispatch = SimpleNamespace(list_dispatch=self._list_dispatch)
-        self.room = SimpleNamespace(list_participants=self._list_participants)
+        self.room = SimpleNamespace(
+            list_participants=self._list_participants, update_participant=self._update_participant
+        )
 
     def has(self, *others: Participant, joined_at_ms: int = 1) -> None:
         for other in others:
@@ -102,6 +107,11 @@ class Server:
     async def _list_participants(self, request: Any) -> Any:
         self._answer(request.room)
         return SimpleNamespace(participants=self.participants)
+
+    async def _update_participant(self, request: Any) -> None:
+        self._answer(request.room)
+        if request.identity in self.ghosts:
+            raise TwirpError(TwirpErrorCode.UNAVAILABLE, "no response from servers", status=503)
 
     def _answer(self, room: str) -> None:
         assert room == "a-room"
@@ -347,6 +357,28 @@ async def test_who_finds_another_agent_by_the_api_need_not_join() -> None:
     claiming.server.has(Participant("PA_user"), agent(job="AJ_own"), stock("sales"))
     assert not await claiming.claim.is_taken()
     claiming.server.has(agent())
+    assert await claiming.claim.is_taken()
+
+
+async def test_an_agent_whose_node_is_gone_is_nobody() -> None:
+    claiming = Claiming()
+    dead, living = agent(), agent()
+    claiming.server.has(dead)
+    claiming.server.ghosts = {dead.identity}
+    assert not await claiming.claim.is_taken()
+    claiming.server.has(living)
+    assert await claiming.claim.is_taken()
+
+
+async def test_where_nobody_can_be_asked_for_the_list_is_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(_: Any) -> None:
+        raise TwirpError(TwirpErrorCode.INTERNAL, "a fault", status=500)
+
+    claiming = Claiming()
+    claiming.server.has(agent())
+    monkeypatch.setattr(claiming.server.room, "update_participant", fail)
     assert await claiming.claim.is_taken()
 
 

@@ -91,6 +91,47 @@ async def adopted_for(server: StubServer, record: RoomRecord | None = None) -> s
     return finding.dispatch.id if isinstance(finding, Fits) else None
 
 
+# Whose node is gone
+
+
+async def test_an_agent_whose_node_is_gone_is_nobody(server: StubServer) -> None:
+    ghost = an_agent("fr")
+    server.has(FRENCH, there=[a_user(), ghost])
+    server.ghosts = {ghost.identity}
+    record = known(server)
+    assert await adopted_for(server, record) == "fr"
+    assert record.agents == frozenset()
+    # And it stays so, at no cost.
+    server.calls.clear()
+    assert not await Lookout(candidate(), OwnJobs()).has_come(server.api, record, FRENCH)
+    assert await Lookout(candidate(), OwnJobs()).is_free(server.api, record, FRENCH, ghost.identity)
+    assert await adopted_for(server, record) == "fr"
+    assert server.calls["UpdateParticipant"] == 0
+
+
+async def test_a_user_whose_node_is_gone_waits_for_nobody(server: StubServer) -> None:
+    ghosts = [a_user(), an_agent("fr")]
+    server.has(FRENCH, there=ghosts)
+    server.ghosts = {each.identity for each in ghosts}
+    assert await look(server) == Empty()
+
+
+async def test_agents_that_the_numbers_show_are_not_asked_for(server: StubServer) -> None:
+    server.has(FRENCH, there=[a_user(), an_agent("fr")], publishers=2)
+    assert await look(server) == Served()
+    assert server.calls["UpdateParticipant"] == 0
+
+
+async def test_a_dead_agent_of_this_worker_needs_no_removal_where_its_node_is_gone(
+    server: StubServer,
+) -> None:
+    dead = an_agent("fr", job_id="AJ_dead")
+    server.has(FRENCH, there=[a_user(), dead])
+    server.ghosts = {dead.identity}
+    finding = await look(server, own=own_jobs(ended=["AJ_dead"]))
+    assert isinstance(finding, Fits)
+
+
 # What it costs
 
 
