@@ -30,8 +30,8 @@ it takes one last look, for users who came a moment too late.
 
 What a sweep costs, for each worker: one call for the list of all rooms, every two seconds and
 never more than 2 % of the time; and two calls for each room that is looked at, or a few more; see
-`look`, and for when `watchlist`. None for rooms that are known to have their agents. While a room that was adopted
-waits for its agent to join, there is a call every 0.3 seconds.
+`look`, and for when `watchlist`. None for rooms that are known to have their agents. While a room
+that was adopted waits for its agent to join, there is a call every 0.3 seconds.
 """
 
 from __future__ import annotations
