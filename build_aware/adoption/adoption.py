@@ -214,13 +214,16 @@ class Adoption:
         at_once = asyncio.Semaphore(LAST_LOOKS_AT_ONCE)
 
         async def offered(record: RoomRecord) -> bool:
-            async with at_once, asyncio.timeout(REQUEST_S):
-                finding = await self._lookout.look(
-                    api,
-                    record,
-                    adoptable_in_s=functools.partial(self._adoptable_in_s, record, patient=False),
-                    also_empty=True,
-                )
+            async with at_once:
+                async with asyncio.timeout(REQUEST_S):
+                    finding = await self._lookout.look(
+                        api,
+                        record,
+                        adoptable_in_s=functools.partial(
+                            self._adoptable_in_s, record, patient=False
+                        ),
+                        also_empty=True,
+                    )
                 if isinstance(finding, Fits):
                     await self._adopter.start(api, record, finding)
                 return isinstance(finding, Waiting) and finding.offered and finding.only_ours

@@ -14,33 +14,46 @@ from livekit.api import LiveKitAPI, TwirpError
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import UpdateParticipantRequest
 
-from build_aware.adoption.api_errors import is_gone
+from build_aware.adoption.api_errors import is_gone, is_not_found
+
+
+async def ask_for(api: LiveKitAPI, room: str, identity: str) -> None:
+    """Return if a participant is there.
+
+    livekit-server gives up on a node that is gone after three seconds.
+
+    Raises:
+        API_ERRORS: it is not, or the call failed otherwise; see `api_errors.is_gone`.
+    """
+    # An update of nothing changes nothing, and nobody is told of it.
+    nothing = UpdateParticipantRequest(room=room, identity=identity)
+    await api.room.update_participant(nothing)
 
 
 async def find(
-    api: LiveKitAPI, room: str, participants: Iterable[ParticipantInfo]
+    api: LiveKitAPI, room: str, participants: Iterable[ParticipantInfo], *, attempts: int = 1
 ) -> frozenset[str]:
     """The sids of those of some participants that are there no more.
 
-    One call for each, all together; livekit-server gives up on a dead node after three seconds.
+    One call for each, all together, and as many more for those whose node does not answer.
 
     Raises:
         API_ERRORS: a call failed otherwise.
     """
     participants = list(participants)
-    there = await asyncio.gather(*(_is_there(api, room, each.identity) for each in participants))
-    return frozenset(
-        each.sid for each, answers in zip(participants, there, strict=True) if not answers
-    )
+    gone = await asyncio.gather(*(_is_gone(api, room, each, attempts) for each in participants))
+    return frozenset(each.sid for each, left in zip(participants, gone, strict=True) if left)
 
 
-async def _is_there(api: LiveKitAPI, room: str, identity: str) -> bool:
-    # An update of nothing changes nothing, and nobody is told of it.
-    nothing = UpdateParticipantRequest(room=room, identity=identity)
-    try:
-        await api.room.update_participant(nothing)
-    except TwirpError as error:
-        if is_gone(error):
+async def _is_gone(api: LiveKitAPI, room: str, participant: ParticipantInfo, attempts: int) -> bool:
+    for _ in range(attempts):
+        try:
+            await ask_for(api, room, participant.identity)
+        except TwirpError as error:
+            if not is_gone(error):
+                raise
+            if is_not_found(error):
+                return True
+        else:
             return False
-        raise
     return True

@@ -174,7 +174,8 @@ async def _answer(job: Job, ask: Ask) -> JobAcceptArguments | None:
         answers.append(None)
 
     try:
-        async with asyncio.timeout(ANSWER_S):
+        # A little more than the handler itself has: that one is told what to do about it.
+        async with asyncio.timeout(ANSWER_S + 1):
             await ask(JobRequest(job=job, on_reject=on_reject, on_accept=on_accept))
     except Exception as error:
         # As LiveKit does, which goes by the answer if there was one before this.

@@ -19,8 +19,9 @@ from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import ListParticipantsRequest, RoomParticipantIdentity
 
 from build_aware.adoption import ghosts
-from build_aware.adoption.api_errors import is_gone
+from build_aware.adoption.api_errors import is_gone, is_not_found
 from build_aware.adoption.judgement import (
+    USER_KINDS,
     Candidate,
     Empty,
     Finding,
@@ -38,6 +39,9 @@ from build_aware.dispatch.rooms import RoomRecord
 LONG_S: Final = 60.0
 """How long after its adoption a dispatch must have an agent for its failures to be forgotten: an
 entrypoint may run for a while, and crash, again and again."""
+
+GHOST_S: Final = 60.0
+"""After how long an agent whose node did not answer is asked for again: it may have been busy."""
 
 
 class Lookout:
@@ -70,23 +74,28 @@ class Lookout:
     ) -> Finding:
         """Find out what a room needs, and remove the dead agents of this worker from it.
 
+        Raises:
+            API_ERRORS: a call failed; `api_errors.is_gone` where the room or its node is gone.
+
         Args:
             api: the server's API.
             record: what is known of the room; what is found is added.
             adoptable_in_s: in how many seconds this worker may adopt what it fits.
             also_empty: whether to look at offers that are under way where no user is yet.
         """
+        asked_since_s = time.monotonic() - GHOST_S
+        record.ghosts = {sid: at_s for sid, at_s in record.ghosts.items() if at_s > asked_since_s}
         participants = []
         for participant in await _participants(api, record):
             if self._is_dead(participant):
                 # LiveKit would show it for another twenty seconds.
-                await _remove(api, record.room.name, participant.identity)
+                if not await _remove(api, record.room.name, participant.identity):
+                    record.ghosts[participant.sid] = time.monotonic()
             else:
                 participants.append(participant)
         there = _agents(participants)
         if there and has_user(participants) and record.surplus < len(there):
-            await _find_ghosts(api, record, participants)
-            participants = _without_ghosts(record, participants)
+            participants = await _the_living(api, record, participants)
             there = _agents(participants)
         self._own.joined(there)
         record.agents = frozenset(agent.sid for agent in there)
@@ -185,16 +194,25 @@ async def _participants(api: LiveKitAPI, record: RoomRecord) -> list[Participant
     return _without_ghosts(record, (await api.room.list_participants(request)).participants)
 
 
-async def _find_ghosts(
+async def _the_living(
     api: LiveKitAPI, record: RoomRecord, participants: list[ParticipantInfo]
-) -> None:
-    """Ask for the agents of a room, and where one is gone, for all others, too."""
-    agents = [each for each in participants if AgentSeen.of_info(each) is not None]
-    found = await ghosts.find(api, record.room.name, agents)
-    if found:
-        others = [each for each in participants if AgentSeen.of_info(each) is None]
-        found |= await ghosts.find(api, record.room.name, others)
-    record.ghosts |= found
+) -> list[ParticipantInfo]:
+    """Those who are there, of participants of which the server may list some whose node is gone.
+
+    The user who came last is asked for first: nobody of a node that is gone came after that one,
+    and where that one does not answer, the whole room is gone.
+    """
+    name = record.room.name
+    users = [each for each in participants if each.kind in USER_KINDS]
+    last = max(users, key=lambda each: each.joined_at_ms or each.joined_at * 1000)
+    await ghosts.ask_for(api, name, last.identity)
+    agents = {each.sid: seen for each in participants if (seen := AgentSeen.of_info(each))}
+    gone = await ghosts.find(api, name, (each for each in participants if each.sid in agents))
+    if gone:
+        # A dispatch that was made by a call of its own is lost with the node.
+        record.remember(seen.dispatch_id for sid, seen in agents.items() if sid in gone)
+        record.ghosts |= dict.fromkeys(gone, time.monotonic())
+    return _without_ghosts(record, participants)
 
 
 def _without_ghosts(
@@ -203,9 +221,12 @@ def _without_ghosts(
     return [each for each in participants if each.sid not in record.ghosts]
 
 
-async def _remove(api: LiveKitAPI, room: str, identity: str) -> None:
+async def _remove(api: LiveKitAPI, room: str, identity: str) -> bool:
+    """Remove a participant; returns whether the server lists it no more."""
     try:
         await api.room.remove_participant(RoomParticipantIdentity(room=room, identity=identity))
     except TwirpError as error:
         if not is_gone(error):
             raise
+        return is_not_found(error)
+    return True

@@ -13,11 +13,11 @@ from livekit.api import LiveKitAPI
 
 from build_aware.adoption.adopt import FULL_S, Adopter
 from build_aware.adoption.alarm import Trouble
-from build_aware.adoption.api_errors import is_not_found
+from build_aware.adoption.api_errors import is_gone, is_not_found
 from build_aware.adoption.client import REQUEST_S
 from build_aware.adoption.judgement import Finding, Fits, Served, Waiting
 from build_aware.adoption.look import Lookout
-from build_aware.adoption.watchlist import Watchlist
+from build_aware.adoption.watchlist import RECHECK_S, Watchlist
 from build_aware.dispatch.agents import Role
 from build_aware.dispatch.rooms import RoomRecord
 
@@ -28,6 +28,9 @@ A slot is held until an agent is in the room. Without that, workers that start t
 adopt all rooms, and the sessions that come too late would take the CPU from those that stay: 8
 workers with 20 rooms on 2 CPUs started 76 sessions in place of 37, and took twice the time.
 """
+
+UNREACHABLE_AT_MOST: Final = 10
+"""A room whose node does not answer is looked at ever more rarely, in so many minutes at most."""
 
 
 class Reconciler:
@@ -112,12 +115,22 @@ class Reconciler:
                     self._look_failed(record, error)
                 else:
                     self._trouble.worked(record)
+                    record.unreachable = 0
                     await self._act(api, record, finding)
 
     def _look_failed(self, record: RoomRecord, error: Exception) -> None:
         name = record.room.name
         if is_not_found(error):
             self._watchlist.unserved(name, time.monotonic())  # It has just closed.
+        elif is_gone(error):
+            # Its node is gone, most likely, and whoever comes back changes its numbers. Many such
+            # rooms would keep those that wait from being looked at.
+            record.unreachable = min(record.unreachable + 1, UNREACHABLE_AT_MOST)
+            if record.unreachable == 1:
+                self._watchlist.unserved(name, time.monotonic())
+            else:
+                pause_s = RECHECK_S * record.unreachable
+                self._watchlist.postpone(name, time.monotonic() + pause_s)
         else:
             self._watchlist.postpone(name, time.monotonic() + self._trouble.failed(record, error))
 

@@ -8,6 +8,7 @@ of its psrpc client), and every worker that says no spends from the same three.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -195,8 +196,13 @@ class Acceptance:
 
         limit = asyncio.timeout(ANSWER_S)
 
+        def in_time() -> None:
+            # What answers later than that, or after the handler has returned, is told by LiveKit.
+            with contextlib.suppress(RuntimeError):
+                limit.reschedule(None)
+
         async def on_accept(said: JobAcceptArguments) -> None:
-            limit.reschedule(None)
+            in_time()
             answered(True)
             await request.accept(
                 name=said.name,
@@ -206,7 +212,7 @@ class Acceptance:
             )
 
         async def on_reject(terminate: bool) -> None:
-            limit.reschedule(None)
+            in_time()
             answered(False)
             if terminate and not self._explained:
                 self._explained = True

@@ -50,13 +50,15 @@ class RoomRecord:
         remembered: what it had asked for, if it was lost and has come back.
         agents: the sids of the agents that the last look has found there, of whatever name.
         served: the ids of the dispatches that these serve.
-        ghosts: the sids of participants that are listed there although their node is gone.
+        ghosts: the sids of agents that are listed there although their node is gone, and when that
+            was found out.
         has_agent: whether this worker has reason to think that an agent of its name is there.
         held_until_s: until when it is left to the agents that it had before an outage.
         waits_for: the builds that it waits for, of which this worker's is none.
         waits_for_cpu: whether it waits only because this worker is full by LiveKit's measure.
         told: whether a warning has named it of late.
         failures: how many calls in a row have failed for it.
+        unreachable: how many looks in a row its node has not answered, if it has one.
         ages: of what is in it.
         watch: when to look at it.
         look: the look that is under way, or was the last.
@@ -70,13 +72,14 @@ class RoomRecord:
     remembered: Remembered | None = None
     agents: frozenset[str | None] = frozenset()
     served: frozenset[str] = frozenset()
-    ghosts: frozenset[str] = frozenset()
+    ghosts: dict[str, float] = field(default_factory=dict)
     has_agent: bool = False
     held_until_s: float = -math.inf
     waits_for: tuple[str, ...] = ()
     waits_for_cpu: bool = False
     told: bool = False
     failures: int = 0
+    unreachable: int = 0
     ages: Ages = field(default_factory=Ages)
     watch: Watch = field(default_factory=Watch)
     look: asyncio.Task[None] | None = None
@@ -156,6 +159,12 @@ class RoomRecord:
         """Remember a dispatch no more that it had before it was lost."""
         if self.remembered is not None:
             self.remembered.dispatches.pop(dispatch_id, None)
+
+    def remember(self, dispatch_ids: Iterable[str | None]) -> None:
+        """Remember dispatches that it had, though it may come back without them."""
+        before = self.to_remember()
+        kept = {each: before.dispatches[each] for each in dispatch_ids if each in before.dispatches}
+        self.remembered = Remembered(before.metadata, self.stand_ins() | kept)
 
     def to_remember(self) -> Remembered:
         """What it asks for now, or asked for before it was lost."""

@@ -27,6 +27,13 @@ LATER_LEAVES_S: Final = 1.0
 LOOK_S: Final = 3.0
 """How long it may take to ask the server who is there. Then the room itself decides."""
 
+ATTEMPTS: Final = 2
+"""How often an agent whose node does not answer is asked for, three seconds each: it may live, and
+be on its way back by another node."""
+
+RETURN_S: Final = ATTEMPTS * 4.0
+"""How long all of that may take."""
+
 Lost = Callable[[str], None]
 
 
@@ -122,8 +129,10 @@ class Claim:
             return False
         agents = [each for each in listed if AgentSeen.of_info(each) is not None]
         try:
-            async with asyncio.timeout(LOOK_S + 1):
-                gone = await ghosts.find(self._ctx.api, self._ctx.job.room.name, agents)
+            async with asyncio.timeout(RETURN_S):
+                gone = await ghosts.find(
+                    self._ctx.api, self._ctx.job.room.name, agents, attempts=ATTEMPTS
+                )
         except Exception as error:
             logger.debug("agents could not be asked for", extra={"error": str(error)})
             return True

@@ -47,7 +47,10 @@ async def interruptible(main: Coroutine[Any, Any, T]) -> T:
     for number in heeded:
         signal.signal(number, stop)
     try:
-        return await main
+        result = await main
+        if stopped:
+            raise KeyboardInterrupt
+        return result
     except asyncio.CancelledError:
         if stopped:
             raise KeyboardInterrupt from None

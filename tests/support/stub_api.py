@@ -94,6 +94,7 @@ class StubServer:
         calls: how often each method was called.
         removed: the identities that were removed.
         ghosts: the identities of those who are listed although their node is gone.
+        asked_for: how often each identity was asked for.
         error: what every call raises, if anything.
     """
 
@@ -104,6 +105,7 @@ class StubServer:
         self.calls: Counter[str] = Counter()
         self.removed: list[str] = []
         self.ghosts: set[str] = set()
+        self.asked_for: Counter[str] = Counter()
         self.error: Exception | None = None
 
     def has(
@@ -166,6 +168,7 @@ class StubServer:
     async def _update_participant(self, request: UpdateParticipantRequest) -> None:
         self._called("UpdateParticipant")
         assert request == UpdateParticipantRequest(room=request.room, identity=request.identity)
+        self.asked_for[request.identity] += 1
         self._answer_for(request.room, request.identity)
 
     def _answer_for(self, room: str, identity: str) -> None:

@@ -225,6 +225,23 @@ async def test_errors_are_waited_out(
     ]
 
 
+async def test_a_room_whose_node_is_gone_is_no_trouble_and_looked_at_when_somebody_is_back(
+    running: Worker,
+) -> None:
+    running.server.has(FRENCH, there=[a_user(), an_agent("fr")])
+    running.server.ghosts = {"user", "agent-AJ_fr"}
+    await until(lambda: running.server.asked_for["user"], "a look", SOON_S)
+    await running.sweeps()
+    assert running.adoption.state == "on"
+    assert running.launched == []
+
+    back = a_user("back")
+    back.joined_at += 1
+    there = [*running.server.participants[ROOM], back]
+    running.server.has(FRENCH, there=there)
+    await running.has_launched("fr")
+
+
 async def test_a_worker_that_is_cut_off_calls_nothing(running: Worker) -> None:
     running.connected = False
     running.server.has(FRENCH)

@@ -12,6 +12,8 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 from livekit.protocol.room import RoomParticipantIdentity
 
+from build_aware.adoption import look as looks
+from build_aware.adoption.api_errors import is_gone
 from build_aware.adoption.judgement import Empty, Finding, Fits, Served, Waiting
 from build_aware.adoption.look import LONG_S, Lookout
 from build_aware.adoption.notes import note
@@ -101,19 +103,53 @@ async def test_an_agent_whose_node_is_gone_is_nobody(server: StubServer) -> None
     record = known(server)
     assert await adopted_for(server, record) == "fr"
     assert record.agents == frozenset()
-    # And it stays so, at no cost.
-    server.calls.clear()
-    assert not await Lookout(candidate(), OwnJobs()).has_come(server.api, record, FRENCH)
-    assert await Lookout(candidate(), OwnJobs()).is_free(server.api, record, FRENCH, ghost.identity)
+    # And it stays so: the agent is not asked for again, and whose place it has is free.
+    lookout = Lookout(candidate(), OwnJobs())
+    assert not await lookout.has_come(server.api, record, FRENCH)
+    assert await lookout.is_free(server.api, record, FRENCH, ghost.identity)
     assert await adopted_for(server, record) == "fr"
-    assert server.calls["UpdateParticipant"] == 0
+    assert server.asked_for == {ghost.identity: 1, "user": 1}
 
 
-async def test_a_user_whose_node_is_gone_waits_for_nobody(server: StubServer) -> None:
-    ghosts = [a_user(), an_agent("fr")]
-    server.has(FRENCH, there=ghosts)
+async def test_an_agent_that_did_not_answer_is_asked_for_again(
+    server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = an_agent("fr")
+    server.has(FRENCH, there=[a_user(), busy])
+    server.ghosts = {busy.identity}
+    record = known(server)
+    assert await adopted_for(server, record) == "fr"
+    server.ghosts.clear()
+    assert await adopted_for(server, record) == "fr"
+    monkeypatch.setattr(looks, "GHOST_S", 0.0)
+    assert await look(server, record) == Served()
+
+
+async def test_the_user_who_came_last_tells_whether_the_room_lives(server: StubServer) -> None:
+    ghosts = [a_user("before"), an_agent("fr")]
+    back = a_user("after")
+    back.joined_at += 1
+    server.has(FRENCH, there=[*ghosts, back, a_user("second")])
     server.ghosts = {each.identity for each in ghosts}
-    assert await look(server) == Empty()
+    assert await adopted_for(server) == "fr"
+    assert server.asked_for == {"after": 1, "agent-AJ_fr": 1}
+
+    server.ghosts.add("after")
+    with pytest.raises(TwirpError) as gone:
+        await look(server)
+    assert is_gone(gone.value)
+    assert server.asked_for == {"after": 2, "agent-AJ_fr": 1}
+
+
+async def test_a_dispatch_that_was_lost_with_its_node_is_remembered(server: StubServer) -> None:
+    server.has(FRENCH, GERMAN, there=[a_user(), an_agent("fr"), an_agent("de")])
+    record = known(server)
+    assert await look(server, record) == Served()
+    server.has(there=[a_user(), an_agent("fr")])
+    server.ghosts = {"agent-AJ_fr"}
+    assert await adopted_for(server, record) == "fr"
+    # What the other one served had ended before.
+    assert [each.dispatch.id for each in record.asks()] == ["fr"]
 
 
 async def test_agents_that_the_numbers_show_are_not_asked_for(server: StubServer) -> None:
