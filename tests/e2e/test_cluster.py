@@ -109,3 +109,29 @@ async def test_users_of_a_node_that_is_killed_get_an_agent_on_another(
             return []  # LiveKit counts the other node as dead after five seconds.
 
     logger.info("served: %s", sorted(await asyncio.gather(*map(comes_back, before))))
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+async def test_agents_that_outlive_their_node_come_back_to_their_users(
+    cluster: Cluster, worker: StartWorker, join: JoinRoom
+) -> None:
+    dying, other = cluster.nodes
+    await worker(other, AGENT_BUILD_ID="build-A", LIVEKIT_AGENT_NAME=AGENT_NAME)
+    calls = {}
+    for number in range(6):
+        await dying.create_room(f"call-{number}", "build-A")
+        user = await join(other, f"call-{number}")
+        calls[user] = (await user.agent()).identity
+    await dying.stop()
+
+    async def goes_on(user: User) -> float:
+        began = time.monotonic()
+        await user.insist("still there?", "still there?", 60)
+        await until(lambda: len(user.agents) == 1, f"one agent in {user.room_name}")
+        return time.monotonic() - began
+
+    delays = sorted(await asyncio.gather(*map(goes_on, calls)))
+    same = sum(user.agents[0].identity == before for user, before in calls.items())
+    logger.info("answered after: %s, by the same agent: %s of %s", delays, same, len(calls))
+    assert all(user.spoke_together == [] for user in calls)
