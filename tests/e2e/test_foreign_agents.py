@@ -49,6 +49,9 @@ LINGERING: Final = {"room": {"departure_timeout": 3600, "empty_timeout": 3600}}
 HASTY: Final = {"room": {"departure_timeout": 1}}
 """A server that ends the jobs of a stock worker, which nothing else does."""
 
+SEEN_TO_LEAVE: Final = "closing agent session due to participant disconnect"
+"""What LiveKit logs in a job whose user has left."""
+
 STRICT: Final = {"PYTHONWARNINGS": "error::DeprecationWarning"}
 
 SIDES: Final[tuple[Side, ...]] = ("ours",)
@@ -327,14 +330,15 @@ async def test_a_user_who_was_away_finds_the_same_agent(
 async def test_a_job_that_was_left_before_the_drain_ends_a_minute_after(
     lingering: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
 ) -> None:
-    kind = foreign.ECHO
+    kind = foreign.STARTER
     agent = copy(kind, tmp_path / "agent")
     running = await agent.start(worker, lingering)
     await ask_for(lingering, kind, "call")
     caller = await Caller.joins(join, lingering, kind, "call")
     await caller.is_answered()
-    await caller.leave()
     left = time.monotonic()
+    await caller.leave()
+    await until(lambda: SEEN_TO_LEAVE in running.output, "the job to see its user leave")
     running.send()
     assert await running.exit() == 0, running.tail()
     assert ALONE_S <= time.monotonic() - left < ALONE_S + PROMPT_S
