@@ -3,7 +3,7 @@
 A look costs a call for the participants, and one for the dispatches where a user is. A check that
 the agents of the last look are still there costs one, and so does each question whether an agent
 has come, or whether an identity is free. Where the numbers of a room cannot tell that its agents
-are there, a look costs one more for each of them.
+are there, a look costs one more for each of them, and one for the user who came last.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Lookout:
             adoptable_in_s: in how many seconds this worker may adopt what it fits.
             also_empty: whether to look at offers that are under way where no user is yet.
         """
-        asked_since_s = time.monotonic() - GHOST_S
-        record.ghosts = {sid: at_s for sid, at_s in record.ghosts.items() if at_s > asked_since_s}
+        believed_from_s = time.monotonic() - GHOST_S
+        record.ghosts = {sid: at_s for sid, at_s in record.ghosts.items() if at_s > believed_from_s}
         participants = []
         for participant in await _participants(api, record):
             if self._is_dead(participant):

@@ -58,7 +58,7 @@ class RoomRecord:
         waits_for_cpu: whether it waits only because this worker is full by LiveKit's measure.
         told: whether a warning has named it of late.
         failures: how many calls in a row have failed for it.
-        unreachable: how many looks in a row its node has not answered, if it has one.
+        unreachable: how many looks in a row its node has not answered.
         ages: of what is in it.
         watch: when to look at it.
         look: the look that is under way, or was the last.

@@ -479,6 +479,18 @@ async def test_a_team_that_does_not_answer_leaves_it_to_livekit() -> None:
     assert (offer.answers, team.handler.accepting) == (0, {})
 
 
+async def test_an_answer_after_the_handler_has_returned_fails_nothing() -> None:
+    answers = []
+
+    async def later(request: JobRequest) -> None:
+        answers.append(asyncio.ensure_future(request.reject(terminate=False)))
+
+    team, offer = Team(later), Offer()
+    await get_answer(team.handler, offer.request)
+    await answers[0]
+    assert (offer.terminated, team.told) == ([False], ["a-room"])
+
+
 async def test_a_team_that_hangs_keeps_no_place_and_no_drain(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -619,7 +631,7 @@ def wrong_rejections(source: str) -> list[int]:
         "await request.reject(**options)",
         "await request.reject(terminate=False, **options)",
         "await self.offer.request.reject()",
-        "answer = request.reject\nawait get_answer()",
+        "answer = request.reject\nawait answer()",
     ],
 )
 def test_the_search_for_wrong_rejections_finds_them(source: str) -> None:

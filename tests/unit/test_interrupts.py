@@ -49,6 +49,14 @@ def test_no_later_signal_breaks_into_the_end(
     assert ended == [[signal.SIG_IGN] * len(STOPS)] * 2
 
 
+def test_a_signal_in_the_last_moment_counts() -> None:
+    async def run() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(interruptible(run()))
+
+
 def test_a_run_that_ends_by_itself_leaves_the_handlers_as_they_were(
     handlers: dict[signal.Signals, Any],
 ) -> None:
