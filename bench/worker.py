@@ -17,11 +17,12 @@ import signal
 import statistics
 import sys
 import sysconfig
+import tempfile
 import timeit
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bench.paths import ROOT
 from bench.processes import OURS, STOCK, Side, WorkerProcess
@@ -29,6 +30,7 @@ from build_aware.dispatch import target
 from build_aware.dispatch.acceptance import decide
 from build_aware.identity.build import Build
 from build_aware.testbed.fake_livekit import FakeLiveKit
+from tests.support import foreign
 
 WARM_UP_OFFERS: Final = 20
 OFFERS_IN_TURN: Final = 500
@@ -57,6 +59,7 @@ class Measure:
 
 
 START: Final = Measure("process start to registered", "s", target=0.55)
+STARTER: Final = Measure("the same, LiveKit's starter", "s", target=0.65)
 MAIN_RSS: Final = Measure("main process, resident", "MiB", target=0.9)
 MAIN_PSS: Final = Measure("main process, PSS", "MiB")
 JOB_RSS: Final = Measure("idle job process, resident", "MiB", target=1.0)
@@ -74,7 +77,17 @@ REJECT_BURST_LAST: Final = Measure(f"reject, {OFFERS_AT_ONCE} at once, last", "m
 
 ACCEPTS: Final = (ACCEPT_P50, ACCEPT_P99, BURST_P99, BURST_LAST)
 REJECTS: Final = (REJECT_P50, REJECT_P99, REJECT_BURST_P99, REJECT_BURST_LAST)
-MEASURES: Final = (START, MAIN_RSS, MAIN_PSS, JOB_RSS, JOB_PSS, ALL_PSS, *ACCEPTS, *REJECTS)
+MEASURES: Final = (
+    START,
+    STARTER,
+    MAIN_RSS,
+    MAIN_PSS,
+    JOB_RSS,
+    JOB_PSS,
+    ALL_PSS,
+    *ACCEPTS,
+    *REJECTS,
+)
 DECISION_TARGET_US: Final = 20.0
 
 Values = dict[Measure, float]
@@ -109,6 +122,28 @@ async def measure_start(side: Side) -> Values:
         values = {START: worker.start_s} | _memory(worker)
     await asyncio.sleep(SETTLE_S)
     return values
+
+
+async def measure_starter(side: Side) -> Values:
+    """Start one worker that is an agent in the manner of LiveKit's starter."""
+    async with FakeLiveKit() as server, WorkerProcess.running(side, server) as worker:
+        values = {STARTER: worker.start_s}
+    await asyncio.sleep(SETTLE_S)
+    return values
+
+
+def starters(folder: Path) -> dict[Side, Side]:
+    """That agent, with our import in place of LiveKit's and without, by the side that it is on."""
+    return {
+        OURS: _starter(folder / "ours", "ours"),
+        STOCK: _starter(folder / "stock", "stock"),
+    }
+
+
+def _starter(folder: Path, side: Literal["ours", "stock"]) -> Side:
+    foreign.copy(foreign.STARTER, folder, side=side)
+    compileall.compile_dir(folder, quiet=1)
+    return Side(f"starter, {side}", folder / "agent.py", {"PYTHONPATH": str(ROOT)})
 
 
 async def measure_answers() -> tuple[Values, Values]:
@@ -175,11 +210,15 @@ def _p99(values: list[float]) -> float:
 
 
 def _report(ours: list[Values], stock: list[Values], decision: float) -> Iterator[str]:
+    yield "medians; the ratio is that of pairs"
     yield f"{'':33}{'ours':>10}{'stock':>10}      ratio"
     for line in MEASURES:
         mine = statistics.median(values[line] for values in ours)
         theirs = statistics.median(values[line] for values in stock)
-        ratio = mine / theirs
+        # Of each pair, since a machine is slower at one time than at another.
+        ratio = statistics.median(
+            one[line] / other[line] for one, other in zip(ours, stock, strict=True)
+        )
         verdict = _verdict(ratio <= line.target, f"<= {line.target}") if line.target else ""
         text = f"{line.label:33}{mine:10.2f}{theirs:10.2f} {line.unit:4}{ratio:6.2f}  {verdict}"
         yield text.rstrip()
@@ -206,18 +245,20 @@ async def _run(runs: int) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    ours: list[Values] = []
-    stock: list[Values] = []
-    for run in range(runs):
-        sys.stderr.write(f"run {run + 1} of {runs}\n")
-        # By turns, and each first as often as the other: noise and caches favour neither.
-        for side in (OURS, STOCK) if run % 2 == 0 else (STOCK, OURS):
-            (ours if side is OURS else stock).append(await measure_start(side))
-        for values, answers in zip((ours, stock), await measure_answers(), strict=True):
-            values[-1] |= answers
+    found: dict[Side, list[Values]] = {OURS: [], STOCK: []}
+    with tempfile.TemporaryDirectory() as folder:
+        starter = starters(Path(folder))
+        for run in range(runs):
+            sys.stderr.write(f"run {run + 1} of {runs}\n")
+            # By turns, and each first as often as the other: noise and caches favour neither.
+            for side in (OURS, STOCK) if run % 2 == 0 else (STOCK, OURS):
+                values = await measure_start(side) | await measure_starter(starter[side])
+                found[side].append(values)
+            for side, answers in zip(found, await measure_answers(), strict=True):
+                found[side][-1] |= answers
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     print(f"median of {runs} runs each; {machine}")
-    print("\n".join(_report(ours, stock, decision_us())))
+    print("\n".join(_report(found[OURS], found[STOCK], decision_us())))
 
 
 def main() -> None:
