@@ -104,6 +104,13 @@ class Lookout:
         if not has_user(participants) and not also_empty:
             return Served() if record.has_agent else Empty()
 
+        if record.left and (found := _served(record, there)) >= record.asked_ids():
+            # What this worker was offered a moment ago, and left to another build, has its agent.
+            record.served = frozenset(found)
+            for dispatch_id in found:
+                _note_agent(record, dispatch_id, time.monotonic())
+            return Served()
+
         known = set(record.dispatches)
         dispatches = list(await api.agent_dispatch.list_dispatch(record.room.name))
         # Where the server was lost meanwhile, this may be another room of the same name.

@@ -26,6 +26,7 @@ class DispatchRecord:
         adopted_s: when it did so last.
         not_before_s: when it may be adopted again after sessions that crashed.
         refused_until_s: until when the team's own request handler is not asked again.
+        left_s: since when this worker leaves it to another build; None if it does not.
     """
 
     dispatch: AgentDispatch
@@ -34,6 +35,7 @@ class DispatchRecord:
     adopted_s: float = -math.inf
     not_before_s: float = -math.inf
     refused_until_s: float = -math.inf
+    left_s: float | None = None
     _role: Role | None = None
 
     def was_before(self, user_since_s: float) -> bool:

@@ -56,6 +56,7 @@ class RoomRecord:
         held_until_s: until when it is left to the agents that it had before an outage.
         waits_for: the builds that it waits for, of which this worker's is none.
         waits_for_cpu: whether it waits only because this worker is full by LiveKit's measure.
+        left: whether this worker leaves one of its dispatches to another build.
         told: whether a warning has named it of late.
         failures: how many calls in a row have failed for it.
         unreachable: how many looks in a row its node has not answered.
@@ -77,6 +78,7 @@ class RoomRecord:
     held_until_s: float = -math.inf
     waits_for: tuple[str, ...] = ()
     waits_for_cpu: bool = False
+    left: bool = False
     told: bool = False
     failures: int = 0
     unreachable: int = 0
@@ -154,6 +156,10 @@ class RoomRecord:
     def asks(self) -> list[DispatchRecord]:
         """All that it asks for, as far as is known."""
         return [*self.dispatches.values(), *self.stand_ins().values()]
+
+    def asked_ids(self) -> set[str]:
+        """The ids of all dispatches that it has for this agent, as far as is known."""
+        return {each.dispatch.id for each in self.asks()}
 
     def forget(self, dispatch_id: str) -> None:
         """Remember a dispatch no more that it had before it was lost."""

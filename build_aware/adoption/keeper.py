@@ -1,0 +1,178 @@
+"""Keeps the rollout: reads it from each list of rooms, and writes what is lost or new."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from livekit.api import LiveKitAPI
+from livekit.protocol.models import Room
+
+from build_aware.adoption import rollout_room
+from build_aware.adoption.api_errors import API_ERRORS
+from build_aware.adoption.client import REQUEST_S
+from build_aware.dispatch import ages, rollout_document
+from build_aware.dispatch.following import Following
+from build_aware.dispatch.rollout import Rollout
+from build_aware.dispatch.rollout_document import Unreadable
+
+STABLE_S: Final = 10.0
+"""How long a worker must have been registered before its build counts: one that crashes at its
+start never does. Long enough for the others to put a lost document back first."""
+
+SPREAD_S: Final = 0.5
+"""Over how long the workers spread that all see the same document missing."""
+
+RETRY_S: Final = 10.0
+"""How long to wait after a write that failed."""
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps the rollout of one agent name and deployment.
+
+    Args:
+        following: what this worker knows of the rollout.
+        build: the id of this worker's build.
+        room: the name of the room that carries it.
+        newest: whether a new build makes itself current.
+        may_write: whether this worker may change it.
+    """
+
+    def __init__(
+        self,
+        following: Following,
+        *,
+        build: str,
+        room: str,
+        newest: bool,
+        may_write: Callable[[], bool],
+    ) -> None:
+        self._following = following
+        self._build = build
+        self._room = room
+        self._newest = newest
+        self._may_write = may_write
+        self._registered_s = math.inf
+        self._not_before_s = -math.inf
+        self._unreadable: str | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    def registered(self, now_s: float) -> None:
+        """This worker has registered."""
+        self._registered_s = now_s
+
+    def take_in(self, api: LiveKitAPI, rooms: Iterable[Room], now_s: float) -> None:
+        """Take in a list of all rooms, and write what is to be written.
+
+        Args:
+            api: the server's API.
+            rooms: all rooms of the server.
+            now_s: the time.
+        """
+        room = next((each for each in rooms if each.name == self._room), None)
+        if not self._learn(room):
+            return
+        if self._writing is not None and not self._writing.done():
+            return
+        if now_s < self._not_before_s or not self._may_write() or self._wish(room, now_s) is None:
+            return
+        self._writing = asyncio.create_task(self._write(api))
+
+    async def close(self) -> None:
+        """Stop writing."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait({self._writing})
+
+    def _learn(self, room: Room | None) -> bool:
+        """Learn from the room; returns whether what it holds may be overwritten."""
+        text = "" if room is None else room.metadata
+        if not text:
+            return True
+        known = self._following.rollout
+        try:
+            found = rollout_document.read(text)
+        except Unreadable as error:
+            if self._unreadable != text:
+                self._unreadable = text
+                logger.warning(
+                    "the rollout cannot be read and is left alone; what was known before goes on. "
+                    "Update this agent if it is of a newer format, else delete the room",
+                    extra={"room": self._room, "found": str(error)},
+                )
+            return False
+        self._unreadable = None
+        if known is None or found.revision >= known.revision:
+            if found != known:
+                self._tell(known, found)
+            self._following.learn(found)
+        return True
+
+    def _wish(self, room: Room | None, now_s: float) -> Rollout | None:
+        """What the room shall hold other than it does; None for nothing."""
+        known = self._following.rollout
+        if known is not None and (room is None or _revision(room) < known.revision):
+            return known
+        if now_s < self._registered_s + STABLE_S:
+            return None
+        wished = known or Rollout()
+        now = _now()
+        if self._newest and self._following.current_is_gone and not wished.bars(self._build):
+            wished = wished.promoted(self._build, now, force=True)
+        else:
+            wished = wished.appeared(self._build, now, make_current=self._newest)
+        return None if wished is known else wished
+
+    async def _write(self, api: LiveKitAPI) -> None:
+        await asyncio.sleep(random.uniform(0, SPREAD_S))  # noqa: S311
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                # Another worker may have been faster.
+                room = await rollout_room.find(api, self._room)
+                if not self._learn(room):
+                    return
+                wished = self._wish(room, time.monotonic())
+                if wished is not None:
+                    await rollout_room.write(api, self._room, wished)
+        except Exception as error:
+            self._not_before_s = time.monotonic() + RETRY_S
+            logger.warning(
+                "the rollout could not be written, trying again; check the LiveKit server if this "
+                "lasts",
+                exc_info=None if isinstance(error, API_ERRORS) else error,
+                extra={"room": self._room, "error": str(error) or type(error).__name__},
+            )
+
+    def _tell(self, before: Rollout | None, now: Rollout) -> None:
+        if before is not None and (before.current, before.ramp) == (now.current, now.ramp):
+            return
+        logger.info(
+            "the rollout has changed",
+            extra={
+                "revision": now.revision,
+                "current": now.current and now.current.build,
+                "ramp": now.ramp and {"build": now.ramp.build, "percent": now.ramp.percent},
+                "is_current": now.is_current(self._build),
+            },
+        )
+
+
+def _revision(room: Room) -> int:
+    try:
+        return rollout_document.read(room.metadata).revision
+    except Unreadable:
+        return 0
+
+
+def _now() -> str:
+    said_s = ages.server_now_s()
+    now = time.time() if said_s is None else said_s
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
