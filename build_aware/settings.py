@@ -16,14 +16,28 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-Command: TypeAlias = Literal["start", "dev", "connect", "console", "download-files", "build"]
+Command: TypeAlias = Literal[
+    "start",
+    "dev",
+    "connect",
+    "console",
+    "download-files",
+    "build",
+    "builds",
+    "promote",
+    "ramp",
+    "rollback",
+]
 Untargeted: TypeAlias = Literal["accept", "reject"]
 Switch: TypeAlias = Literal["auto", "on", "off"]
 RolloutMode: TypeAlias = Literal["newest", "manual", "off"]
 EndWithLastUser: TypeAlias = Literal["drain", "always", "never"]
 
 CONNECTING: Final[frozenset[Command]] = frozenset({"start", "dev", "connect"})
-"""The commands that need a LiveKit server."""
+"""The commands that connect a worker or a job to a LiveKit server."""
+
+ASKING: Final[frozenset[Command]] = frozenset({"builds", "promote", "ramp", "rollback"})
+"""The commands that only call a server's API."""
 
 RUNNING: Final[frozenset[Command]] = CONNECTING | {"console"}
 """The commands that run sessions."""
@@ -239,7 +253,7 @@ def load(
 
 def _missing(values: Mapping[str, str], command: Command) -> list[str]:
     missing: list[str] = []
-    if command in CONNECTING:
+    if command in CONNECTING | ASKING:
         missing += [
             f"{name} is not set; expected {expected}"
             for name, expected in (

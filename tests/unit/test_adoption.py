@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
-from livekit.protocol.agent import Job
+from livekit.protocol.agent import Job, JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
-from build_aware.adoption import adopt, adoption, watchlist
+from build_aware.adoption import adopt, adoption, left_jobs, watchlist
 from build_aware.adoption.adoption import OWED_S, Adoption
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import IsFree, Outcome
+from build_aware.adoption.left_jobs import LeftJobs
+from build_aware.dispatch.following import PAUSE_S, Following
+from build_aware.dispatch.rollout import Rollout
 from build_aware.dispatch.rooms import RoomRecord, Rooms
 from build_aware.testbed.waiting import until
 from tests.support.stub_api import (
@@ -53,6 +56,7 @@ class Worker:
     refuses: set[str] = field(default_factory=set)
     crashes: bool = False
     connected: bool = True
+    following: Following = field(default_factory=lambda: Following("ours"))
 
     def __post_init__(self) -> None:
         self.adoption = Adoption(
@@ -64,6 +68,7 @@ class Worker:
             may_adopt=lambda: self.connected,
             busy=lambda: None,
             launch=self._launch,
+            left=LeftJobs(self.following),
         )
 
     def _sessions(self) -> Mapping[str, Job]:
@@ -353,3 +358,149 @@ async def test_it_waits_for_an_offer_that_is_under_way(
 
 async def test_a_worker_that_never_swept_has_no_last_look(worker: Worker) -> None:
     assert not await worker.adoption.last_look()
+
+
+# What is left to another build
+
+
+NEW_IS_CURRENT: Final = (
+    Rollout().appeared("ours", "then", make_current=True).appeared("new", "now", make_current=True)
+)
+
+
+@pytest.fixture
+async def old(running: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker whose build was replaced, and that leaves jobs to the new one for a moment."""
+    monkeypatch.setattr(left_jobs, "LEFT_S", 0.1)
+    running.following.learn(NEW_IS_CURRENT)
+    return running
+
+
+def refuses(worker: Worker, dispatch: AgentDispatch) -> None:
+    """The worker refuses a job that it is offered, for another build's sake."""
+    job = job_of(dispatch)
+    worker.rooms.offered(job, time.monotonic())
+    assert not worker.following.takes(ROOM, time.monotonic())
+    worker.adoption.left(job)
+
+
+async def test_a_room_that_names_no_build_is_left_to_the_current_one_at_first(
+    old: Worker,
+) -> None:
+    began_s = time.monotonic()
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    assert time.monotonic() - began_s >= left_jobs.LEFT_S
+    assert old.following.has_paused
+
+
+async def test_one_that_names_this_build_is_not(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_jobs, "LEFT_S", 1000.0)
+    old.server.has(FRENCH)
+    await old.has_launched("fr")
+    assert not old.following.has_paused
+
+
+async def test_where_this_worker_has_paused_it_is_adopted_at_once(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_jobs, "LEFT_S", 1000.0)
+    old.following.not_taken("another room", time.monotonic())
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+
+
+async def test_a_refused_job_that_somebody_takes_costs_one_call_and_opens_nothing(
+    old: Worker,
+) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    refuses(old, ANYBODYS)
+    old.server.participants[ROOM] = [a_user(), an_agent("any", job_id="AJ_elsewhere")]
+    await until(lambda: old.server.calls["ListParticipants"], "a look", SOON_S)
+    await old.sweeps(5)
+    assert old.server.calls["ListParticipants"] == 1
+    assert old.server.calls["ListDispatch"] == 0
+    assert old.launched == []
+    assert not old.following.has_paused
+
+
+async def test_and_none_where_the_list_shows_its_agent(old: Worker) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    refuses(old, ANYBODYS)
+    record = old.rooms.get(ROOM)
+    assert record is not None
+    there = [a_user(), an_agent("any", job_id="AJ_elsewhere")]
+    old.server.has(ANYBODYS, there=there, publishers=2)
+    await until(lambda: not record.left, "an answer", SOON_S)
+    await old.sweeps(5)
+    assert set(old.server.calls) == {"ListRooms"}
+    assert not old.following.has_paused
+
+
+async def test_a_refused_job_that_nobody_takes_is_adopted(
+    old: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    old.server.has(ANYBODYS)
+    refuses(old, ANYBODYS)
+    await old.has_launched("any")
+    assert old.following.has_paused
+    (warning,) = (each for each in caplog.records if each.levelno == logging.WARNING)
+    assert vars(warning)["wanted"] == "new"
+
+
+async def test_a_job_that_was_assigned_and_whose_agent_has_not_come_yet_opens_nothing(
+    old: Worker,
+) -> None:
+    assigned = asks("any", "it")
+    job = assigned.state.jobs.add(id="AJ_elsewhere")
+    job.state.status = JobStatus.JS_RUNNING
+    job.state.started_at = time.time_ns()
+    old.server.has(assigned)
+    refuses(old, assigned)
+    await until(lambda: old.server.calls["ListDispatch"] >= 1, "a look", SOON_S)
+    await old.sweeps(25)
+    assert old.launched == []
+    assert not old.following.has_paused
+
+
+async def test_who_has_left_meanwhile_opens_nothing_also_when_they_are_back(old: Worker) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    refuses(old, ANYBODYS)
+    record = old.rooms.get(ROOM)
+    assert record is not None
+    await until(lambda: not record.left, "a look", SOON_S)
+    assert not old.following.has_paused
+    back_s = time.monotonic()
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    assert time.monotonic() - back_s >= left_jobs.LEFT_S
+
+
+async def test_a_probe_that_another_worker_takes_ends_the_pause(
+    old: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    old.following.not_taken("another room", time.monotonic() - PAUSE_S)
+    refuses(old, ANYBODYS)
+    old.server.participants[ROOM] = [a_user(), an_agent("any", job_id="AJ_elsewhere")]
+    await until(lambda: not old.following.has_paused, "following", SOON_S)
+    assert "following the rollout again" in caplog.text
+
+
+async def test_a_probe_that_nobody_takes_is_adopted_and_the_next_pause_is_longer(
+    old: Worker,
+) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    old.following.not_taken("another room", time.monotonic() - PAUSE_S)
+    refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    assert old.following.takes(ROOM, time.monotonic() + 2 * PAUSE_S - 1)

@@ -1,0 +1,195 @@
+"""The commands about the rollout: which build takes the jobs that name none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from build_aware.cli.app import app, check, found, identify
+from build_aware.dispatch.rollout import Rollout, RolloutError
+from build_aware.dispatch.rollout_document import Unreadable, room_of
+from build_aware.drain.exit_codes import ExitCode, fail
+from build_aware.settings import Command
+
+T = TypeVar("T")
+
+AgentName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The agent name; without it the code is imported for it."),
+]
+Url = Annotated[str | None, typer.Option(help="LIVEKIT_URL")]
+ApiKey = Annotated[str | None, typer.Option(help="LIVEKIT_API_KEY")]
+ApiSecret = Annotated[str | None, typer.Option(help="LIVEKIT_API_SECRET")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Also a build of which no worker has been seen.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rollout is.
+
+    Attributes:
+        credentials: URL, API key and API secret.
+        agent_name: the agent name that it is for; empty for none.
+        room: the room that carries it.
+    """
+
+    credentials: tuple[str, str, str]
+    agent_name: str
+    room: str
+
+
+@app.command()
+def builds(  # noqa: PLR0917 Typer's
+    context: typer.Context,
+    count_all: Annotated[
+        bool, typer.Option("--all", help="Count all rooms, not 500 at most.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    agent_name: AgentName = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+) -> None:
+    """Show which build is current, and which builds serve rooms now."""
+    from build_aware.adoption.client import client  # noqa: PLC0415 slow
+    from build_aware.cli import builds as told  # noqa: PLC0415
+    from build_aware.cli import rollout as rollouts  # noqa: PLC0415
+
+    place = _place(context, "builds", agent_name)
+    at_most = None if count_all else told.COUNTED_AT_MOST
+
+    async def ask() -> tuple[Rollout, Counter[str], int, int]:
+        async with client(place.credentials) as api:
+            rollout = await rollouts.read(api, place.room)
+            return rollout, *await told.count(api, place.agent_name, at_most=at_most)
+
+    rollout, serving, rooms, counted = _ask(place, ask())
+    lines = told.lines(rollout, serving)
+    if as_json:
+        answer = told.as_json(rollout, lines, rooms=rooms, counted=counted)
+        typer.echo(json.dumps({"room": place.room} | answer))
+        return
+    if not rollout.revision:
+        typer.echo(f"There is no rollout (no room {place.room}): any worker takes any job.")
+    if lines:
+        typer.echo("\n".join(told.table(lines)))
+    if counted < rooms:
+        typer.echo(f"{counted} of {rooms} rooms were counted; --all counts all.")
+    typer.echo("Whether a worker of a build is up cannot be seen from here.")
+
+
+@app.command()
+def promote(  # noqa: PLR0917 Typer's
+    context: typer.Context,
+    build: Annotated[
+        str | None, typer.Argument(help="A build id; this checkout's if none.")
+    ] = None,
+    force: Force = False,
+    agent_name: AgentName = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+) -> None:
+    """Make a build current: it takes the jobs that name none."""
+    named = build or identify(context).build.id
+    _change(
+        _place(context, "promote", agent_name),
+        lambda rollout, now: rollout.promoted(named, now, force=force),
+    )
+
+
+@app.command()
+def ramp(  # noqa: PLR0917 Typer's
+    context: typer.Context,
+    build: Annotated[str, typer.Argument(help="A build id.")],
+    percent: Annotated[float, typer.Argument(help="Its share; 0 ends the ramp.")],
+    force: Force = False,
+    agent_name: AgentName = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+) -> None:
+    """Give a build a share of the jobs that name none."""
+    _change(
+        _place(context, "ramp", agent_name),
+        lambda rollout, now: rollout.ramped(build, percent, now, force=force),
+    )
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    agent_name: AgentName = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+) -> None:
+    """End a ramp; if there is none, make the previous build current again."""
+    _change(_place(context, "rollback", agent_name), Rollout.rolled_back)
+
+
+def _place(context: typer.Context, command: Command, agent_name: str | None) -> Place:
+    config = check(context, command)
+    if agent_name is None:
+        from build_aware import livekit_private  # noqa: PLC0415 slow
+
+        agent_name = livekit_private.agent_name(found(context).server())
+    return Place(config.credentials, agent_name, room_of(agent_name, config.deployment or ""))
+
+
+def _change(place: Place, changed: Callable[[Rollout, str], Rollout]) -> None:
+    from build_aware.cli import rollout as rollouts  # noqa: PLC0415 slow
+
+    before, after = _ask(place, rollouts.change(place.credentials, place.room, changed))
+    typer.echo("Nothing to change." if after is before else "Done; workers follow in 3 seconds.")
+    typer.echo("\n".join(_standings(after)))
+
+
+def _ask(place: Place, asking: Coroutine[Any, Any, T]) -> T:
+    """What the server answers, or the end of the program with a line that says what is wrong."""
+    from build_aware.adoption.api_errors import API_ERRORS  # noqa: PLC0415 slow
+    from build_aware.cli import rollout as rollouts  # noqa: PLC0415
+
+    try:
+        return asyncio.run(asking)
+    except RolloutError as error:
+        fail(str(error))
+    except Unreadable as error:
+        fail(
+            f"the room {place.room} carries no rollout that this release reads: {error}; update "
+            "this agent, or delete the room, and workers put back what they know"
+        )
+    except rollouts.Overtaken as error:
+        _say(f"{error}; it is now:", *_standings(error.now), code=ExitCode.CRASHED)
+    except API_ERRORS as error:
+        problem = str(error) or type(error).__name__
+        _say(
+            f"{place.credentials[0]} did not answer as a LiveKit server does: {problem}; check "
+            "LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET",
+            code=ExitCode.UNREACHABLE,
+        )
+
+
+def _say(*lines: str, code: ExitCode) -> NoReturn:
+    for line in lines:
+        typer.echo(f"build-aware: {line}", err=True)
+    raise typer.Exit(code)
+
+
+def _standings(rollout: Rollout) -> list[str]:
+    said = []
+    if rollout.current is not None:
+        said.append(f"current   {rollout.current.build}")
+    if rollout.ramp is not None:
+        said.append(f"ramping   {rollout.ramp.build}, {rollout.ramp.percent:g} %")
+    if rollout.previous is not None:
+        said.append(f"previous  {rollout.previous.build}")
+    return said
