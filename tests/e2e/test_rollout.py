@@ -1,0 +1,362 @@
+"""New sessions go to the newest build by themselves: users whose rooms name nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from livekit import api
+
+from build_aware.adoption.keeper import STABLE_S
+from build_aware.dispatch import rollout_document
+from build_aware.dispatch.rollout import Rollout, wanted
+from build_aware.drain.exit_codes import ExitCode
+from build_aware.testbed.cluster import Cluster
+from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
+from build_aware.testbed.processes import Process
+from build_aware.testbed.user import User
+from build_aware.testbed.waiting import until
+from tests.conftest import JoinRoom, StartWorker
+from tests.e2e.test_adoption import build
+from tests.support.paths import ROOT
+
+ROOM = rollout_document.room_of(AGENT_NAME, "")
+FOLLOWED_S = 4.0
+"""How long after a change the workers follow it: their lists of rooms are 2.5 seconds apart."""
+
+Sessions = Any
+
+
+async def rollout_in(server: LiveKitServer, room: str = ROOM) -> Rollout | None:
+    """The rollout that a server carries; None if there is none that can be read."""
+    async with server.api() as client:
+        rooms = (await client.room.list_rooms(api.ListRoomsRequest(names=[room]))).rooms
+    try:
+        return rollout_document.read(rooms[0].metadata) if rooms else None
+    except rollout_document.Unreadable:
+        return None
+
+
+async def is_current(server: LiveKitServer, build_id: str, room: str = ROOM) -> Rollout:
+    """Wait until a build is current, and all workers have had the time to follow."""
+
+    async def current() -> Rollout | None:
+        rollout = await rollout_in(server, room)
+        return rollout if rollout is not None and rollout.is_current(build_id) else None
+
+    rollout = await until(current, f"{build_id} to be current", 2 * STABLE_S + 180)
+    await asyncio.sleep(FOLLOWED_S)  # What is promised, not less.
+    return rollout
+
+
+async def served(
+    server: LiveKitServer, join: JoinRoom, names: list[str], *, deployment: str = ""
+) -> dict[str, str]:
+    """Let a user join each of these rooms, which name no build; returns who serves them."""
+    at_once = asyncio.Semaphore(4)
+
+    async def one(name: str) -> str:
+        async with at_once:
+            await server.create_room(name, deployment=deployment)
+            user = await join(server, name)
+            agent = await user.agent()
+            assert len(user.agents_seen) == 1
+            await user.leave()
+            return agent.attributes["build.id"]
+
+    return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
+
+
+async def run(server: LiveKitServer, *arguments: str) -> tuple[int, str]:
+    """Run one of the commands; returns its exit code and all that it has said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "agent.py", *arguments, "--agent-name", AGENT_NAME),
+        cwd=ROOT,
+        env={"PATH": "", "PYTHON_DOTENV_DISABLED": "1"} | server.credentials,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+@pytest.fixture
+async def old_and_new(own_livekit: LiveKitServer, worker: StartWorker) -> tuple[Process, Process]:
+    """A worker of an old build, and one of a new build that has become current."""
+    old = await worker(own_livekit, **build("old"))
+    await is_current(own_livekit, "old")
+    new = await worker(own_livekit, **build("new"))
+    await is_current(own_livekit, "new")
+    return old, new
+
+
+@pytest.mark.long
+async def test_a_new_build_takes_all_new_sessions_and_calls_go_on(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    for _ in range(2):
+        await worker(own_livekit, **build("old"))
+    await is_current(own_livekit, "old")
+    call = await join(own_livekit, "call", identity="caller")
+    agent = await call.agent(build="old")
+    await worker(own_livekit, **build("new"))
+    await is_current(own_livekit, "new")
+    rooms = [f"room-{number}" for number in range(12)]
+    assert Counter((await served(own_livekit, join, rooms)).values()) == {"new": 12}
+    assert call.agents_seen == [agent.identity]
+    await call.insist("Which build?", "old")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_the_commands_steer_it(
+    own_livekit: LiveKitServer, old_and_new: tuple[Process, Process], join: JoinRoom
+) -> None:
+    call = await join(own_livekit, "call", identity="caller")
+    await call.agent(build="new")
+
+    code, said = await run(own_livekit, "rollback")
+    assert code == 0, said
+    await is_current(own_livekit, "old")
+    rooms = [f"rolled-back-{number}" for number in range(8)]
+    assert Counter((await served(own_livekit, join, rooms)).values()) == {"old": 8}
+
+    _, said = await run(own_livekit, "builds", "--json")
+    lines = {line["build"]: line for line in json.loads(said)["builds"]}
+    assert lines["old"]["standing"] == "current"
+    assert (lines["new"]["standing"], lines["new"]["rooms"]) == ("barred", 1)
+    assert lines["new"]["draining"]
+
+    for percent in ("10", "50"):
+        code, said = await run(own_livekit, "ramp", "new", percent)
+        assert code == 0, said
+        await asyncio.sleep(FOLLOWED_S)
+        rollout = await rollout_in(own_livekit)
+        rooms = [f"ramp-{percent}-{number}" for number in range(40)]
+        expected = {room: wanted(rollout, room) for room in rooms}
+        assert set(expected.values()) == {"old", "new"}
+        assert await served(own_livekit, join, rooms) == expected
+
+    code, said = await run(own_livekit, "promote", "new")
+    assert code == 0, said
+    await is_current(own_livekit, "new")
+    rooms = [f"promoted-{number}" for number in range(8)]
+    assert Counter((await served(own_livekit, join, rooms)).values()) == {"new": 8}
+    await call.insist("Which build?", "new")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_where_the_new_build_dies_the_old_one_serves(
+    own_livekit: LiveKitServer, old_and_new: tuple[Process, Process], join: JoinRoom
+) -> None:
+    _, new = old_and_new
+    new.kill_family()
+    waits: list[float] = []
+
+    async def comes(number: int) -> None:
+        name = f"after-{number}"
+        await asyncio.sleep(number)  # One user a second: this is the load, not a wait.
+        await own_livekit.create_room(name)
+        user = await join(own_livekit, name)
+        began = time.monotonic()
+        await user.agent(build="old")
+        waits.append(time.monotonic() - began)
+        assert len(user.agents_seen) == 1
+
+    await asyncio.gather(*map(comes, range(12)))
+    assert len(waits) == 12
+
+
+async def delete_the_room(server: LiveKitServer) -> None:
+    async with server.api() as client:
+        await client.room.delete_room(api.DeleteRoomRequest(room=ROOM))
+
+
+async def restart_the_server(server: LiveKitServer) -> None:
+    await server.stop()
+    await server.restart()
+
+
+def set_metadata(text: str) -> Any:
+    async def change(server: LiveKitServer) -> None:
+        async with server.api() as client:
+            await client.room.update_room_metadata(
+                api.UpdateRoomMetadataRequest(room=ROOM, metadata=text)
+            )
+
+    return change
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("fault", "heals"),
+    [
+        pytest.param(restart_the_server, True, id="restart"),
+        pytest.param(delete_the_room, True, id="deleted"),
+        pytest.param(set_metadata(""), True, id="emptied"),
+        pytest.param(set_metadata("garbage"), False, id="garbage"),
+        pytest.param(set_metadata('{"format": 2, "revision": 99}'), False, id="newer-format"),
+        pytest.param(set_metadata(60_000 * "x"), False, id="64-KiB"),
+    ],
+)
+async def test_what_befalls_the_document_sends_nobody_to_the_old_build(
+    fault: Any,
+    heals: bool,
+    own_livekit: LiveKitServer,
+    old_and_new: tuple[Process, Process],
+    join: JoinRoom,
+) -> None:
+    before = await rollout_in(own_livekit)
+    await fault(own_livekit)
+    for each in old_and_new:
+        if fault is restart_the_server:
+            await each.logged("registered worker", count=2, deadline_s=180)
+    if heals:
+        await is_current(own_livekit, "new")
+        assert await rollout_in(own_livekit) == before
+    else:
+        for each in old_and_new:
+            await each.logged(
+                "the rollout cannot be read and is left alone; what was known before "
+                "goes on. Update this agent if it is of a newer format, else delete the room"
+            )
+    rooms = [f"room-{number}" for number in range(8)]
+    assert Counter((await served(own_livekit, join, rooms)).values()) == {"new": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_two_builds_that_register_together_end_in_one_current_build(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    builds = ("one", "two")
+    await asyncio.gather(*(worker(own_livekit, **build(each)) for each in builds))
+
+    async def both_known() -> Rollout | None:
+        rollout = await rollout_in(own_livekit)
+        return rollout if rollout is not None and all(map(rollout.knows, builds)) else None
+
+    rollout = await until(both_known, "both builds known", 60)
+    await asyncio.sleep(FOLLOWED_S)
+    assert await rollout_in(own_livekit) == rollout
+    assert rollout.current is not None
+    rooms = [f"room-{number}" for number in range(8)]
+    assert set((await served(own_livekit, join, rooms)).values()) == {rollout.current.build}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_build_that_was_rolled_back_stays_so_when_its_worker_restarts(
+    own_livekit: LiveKitServer,
+    old_and_new: tuple[Process, Process],
+    worker: StartWorker,
+    join: JoinRoom,
+) -> None:
+    _, new = old_and_new
+    assert (await run(own_livekit, "rollback"))[0] == 0
+    new.send()
+    await new.exit()
+    await worker(own_livekit, **build("new"))
+    await asyncio.sleep(STABLE_S + FOLLOWED_S)  # Long enough for a new build.
+    rooms = [f"room-{number}" for number in range(8)]
+    assert Counter((await served(own_livekit, join, rooms)).values()) == {"old": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_another_deployment_has_a_rollout_of_its_own(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    staging = {"LIVEKIT_AGENT_DEPLOYMENT": "staging"}
+    await worker(own_livekit, **build("production"))
+    await worker(own_livekit, **build("staged") | staging)
+    await is_current(own_livekit, "production")
+    await is_current(own_livekit, "staged", rollout_document.room_of(AGENT_NAME, "staging"))
+    rooms = [f"room-{number}" for number in range(4)]
+    assert set((await served(own_livekit, join, rooms)).values()) == {"production"}
+    rooms = [f"staging-{number}" for number in range(4)]
+    found = await served(own_livekit, join, rooms, deployment="staging")
+    assert set(found.values()) == {"staged"}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_the_room_of_an_unnamed_agent_is_offered_to_nobody(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    unnamed = {"LIVEKIT_AGENT_NAME": ""}
+    room = rollout_document.room_of("", "")
+    workers = [
+        await worker(own_livekit, **build("old") | unnamed),
+        await worker(own_livekit, **build("new") | unnamed | {"AGENT_ROLLOUT": "off"}),
+    ]
+    await is_current(own_livekit, "old", room)
+    user = await join(own_livekit, "call")
+    await user.agent()
+    for each in workers:
+        assert not each.find("job offer answered", room=room)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_full_current_build_is_helped_by_the_one_before(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    await worker(own_livekit, **build("old"))
+    await is_current(own_livekit, "old")
+    await worker(own_livekit, **build("new") | {"AGENT_MAX_SESSIONS": "1"})
+    await is_current(own_livekit, "new")
+    users: list[User] = []
+    for number, expected in enumerate(("new", "old", "old")):
+        await own_livekit.create_room(f"room-{number}")
+        users.append(await join(own_livekit, f"room-{number}"))
+        await users[-1].agent(build=expected)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_dev_follows_and_writes_nothing(
+    own_livekit: LiveKitServer, worker: StartWorker
+) -> None:
+    laptop = await worker(
+        own_livekit, command=("agent.py", "dev", "--no-reload"), **build("laptop")
+    )
+    await laptop.logged("this worker follows the rollout and does not change it")
+    await asyncio.sleep(STABLE_S + FOLLOWED_S)  # Long enough for a new build.
+    assert await rollout_in(own_livekit) is None
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+async def test_in_a_cluster_nobody_is_lost(
+    cluster: Cluster, worker: StartWorker, join: JoinRoom
+) -> None:
+    one, two = cluster.nodes
+    await worker(one, **build("old"))
+    await is_current(one, "old")
+    await worker(two, **build("new"))
+    await is_current(one, "new")
+    rooms = [f"room-{number}" for number in range(12)]
+    assert len(await served(one, join, rooms)) == 12
+
+
+@pytest.mark.slow
+async def test_commands_say_what_cannot_be(own_livekit: LiveKitServer) -> None:
+    for arguments, code, message in (
+        (("rollback",), ExitCode.CONFIGURATION, "there is no previous build"),
+        (("promote", "x"), ExitCode.CONFIGURATION, "no worker of build x has been seen"),
+        (("ramp", "x", "10"), ExitCode.CONFIGURATION, "no worker of build x has been seen"),
+        (("builds",), 0, "There is no rollout"),
+        (("promote", "x", "--force"), 0, "current   x"),
+    ):
+        found, said = await run(own_livekit, *arguments)
+        assert found == code, said
+        assert message in said
+        assert "Traceback" not in said
