@@ -122,6 +122,6 @@ def _only_follows(
         return "it runs in a simulation"
     if untargeted == "reject":
         return "it refuses jobs that name no build"
-    if build.dirty:
+    if build.dirty and build.origin == "files":
         return "its checkout has changes that are not committed"
     return None
