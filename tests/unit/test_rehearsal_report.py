@@ -132,7 +132,7 @@ def test_a_picture_of_another_format_is_refused() -> None:
 
 def test_builds_keep_their_colours_and_have_different_ones() -> None:
     found = timeline.colours(SEEN)
-    assert list(found) == ["build-1", "build-2"]
-    assert len(set(found.values())) == 2
+    assert list(found) == ["build-1", "build-2", "build-3"]
+    assert len(set(found.values())) == 3
     assert len(set(timeline.COLOURS)) == len(timeline.COLOURS)
     assert set(legend.MARKS) == set(KINDS)
