@@ -46,6 +46,7 @@ class Following:
     def __init__(self, build: str) -> None:
         self._build = build
         self._rollout: Rollout | None = None
+        self._is_known = False
         self._pause_s = 0.0
         self._until_s = -math.inf
         self._probe: _Probe | None = None
@@ -86,12 +87,19 @@ class Following:
         """Take in the rollout; a new revision ends a pause."""
         before = self._rollout
         self._rollout = rollout
+        self._is_known = rollout is not None and rollout.knows(self._build)
         if rollout is None or before is None or rollout.revision != before.revision:
             self._follow()
 
     def is_wanted(self, room: str) -> bool:
-        """Whether a job of this room that names no build is for this worker."""
-        return rollouts.takes(self._rollout, self._build, room)
+        """Whether a job of this room that names no build is for this worker.
+
+        One whose build is not known yet takes what it is offered: it is about to become so, and
+        until then the workers before it go on.
+        """
+        if not self._is_known:
+            return True
+        return rollouts.wanted(self._rollout, room) in (None, self._build)
 
     def may_adopt(self, room: str) -> bool:
         """Whether to adopt such a room as if there were no rollout."""

@@ -200,18 +200,6 @@ def wanted(rollout: Rollout | None, room: str) -> str | None:
     return rollout.current.build
 
 
-def takes(rollout: Rollout | None, build: str, room: str) -> bool:
-    """Whether a worker of `build` takes a job that names none.
-
-    One whose build has not been seen yet takes what it is offered: it is about to become known,
-    and until then the workers before it go on.
-    """
-    if rollout is None:
-        return True
-    target = wanted(rollout, room)
-    return target in (None, build) or not rollout.knows(build)
-
-
 def digest(build: str) -> str:
     """The short form in which a document names builds that are known or barred."""
     return hashlib.sha256(build.encode()).hexdigest()[:_DIGEST_DIGITS]

@@ -64,6 +64,26 @@ def test_the_current_build_takes_everything_and_the_one_before_nothing(old: Foll
     }
 
 
+def test_a_build_that_is_not_known_yet_takes_what_it_is_offered() -> None:
+    unknown = Following("newer")
+    unknown.learn(NEW_IS_CURRENT)
+    assert (unknown.takes("room", 0), unknown.may_adopt("room")) == (True, True)
+    assert unknown.facts()["wanted"]
+
+
+@given(st.text(), st.floats(0.001, 100))
+def test_each_room_is_taken_by_exactly_one_of_the_builds_that_are_known(
+    room: str, percent: float
+) -> None:
+    rollout = NEW_IS_CURRENT.ramped("old", percent, NOW)
+    taking = []
+    for build in ("old", "new"):
+        following = Following(build)
+        following.learn(rollout)
+        taking.append(following.takes(room, 0))
+    assert sorted(taking) == [False, True]
+
+
 def test_what_another_worker_takes_changes_nothing(old: Following) -> None:
     assert not old.takes("room", 0)
     assert not old.taken("room")
