@@ -7,7 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -18,6 +19,11 @@ from build_aware.drain.exit_codes import ExitCode, fail
 from build_aware.settings import Command
 
 T = TypeVar("T")
+
+CLOUD: Final = ".livekit.cloud"
+"""How the names of LiveKit Cloud's servers end."""
+
+UNSEEN: Final = "Whether a worker of a build is up cannot be seen from here."
 
 AgentName = Annotated[
     str | None,
@@ -83,7 +89,7 @@ def builds(  # noqa: PLR0917 Typer's
         typer.echo("\n".join(told.table(lines)))
     if counted < rooms:
         typer.echo(f"{counted} of {rooms} rooms were counted; --all counts all.")
-    typer.echo("Whether a worker of a build is up cannot be seen from here.")
+    typer.echo(UNSEEN)
 
 
 @app.command()
@@ -148,9 +154,15 @@ def _place(context: typer.Context, command: Command, agent_name: str | None) -> 
 def _change(place: Place, changed: Callable[[Rollout, str], Rollout]) -> None:
     from build_aware.cli import rollout as rollouts  # noqa: PLC0415 slow
 
+    if (urlsplit(place.credentials[0]).hostname or "").endswith(CLOUD):
+        fail(
+            "LiveKit Cloud has no rollout of this kind; use `lk agent deploy` and `lk agent "
+            "rollback`, or name a build in the metadata of rooms"
+        )
     before, after = _ask(place, rollouts.change(place.credentials, place.room, changed))
     typer.echo("Nothing to change." if after is before else "Done; workers follow in 3 seconds.")
     typer.echo("\n".join(_standings(after)))
+    typer.echo(UNSEEN)
 
 
 def _ask(place: Place, asking: Coroutine[Any, Any, T]) -> T:

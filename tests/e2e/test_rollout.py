@@ -353,6 +353,8 @@ async def test_commands_say_what_cannot_be(own_livekit: LiveKitServer) -> None:
         (("ramp", "x", "10"), ExitCode.CONFIGURATION, "no worker of build x has been seen"),
         (("builds",), 0, "There is no rollout"),
         (("promote", "x", "--force"), 0, "current   x"),
+        (("promote", "--url", "ws://127.0.0.1:1"), ExitCode.UNREACHABLE, "check LIVEKIT_URL"),
+        (("promote", "--url", "wss://x.livekit.cloud"), ExitCode.CONFIGURATION, "lk agent deploy"),
     ):
         found, said = await run(own_livekit, *arguments)
         assert found == code, said
