@@ -58,7 +58,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"AGENT_ROLLOUT": "newest"}, {"AGENT_ROLLOUT": "manual"}])
 def test_a_worker_in_production_keeps_the_rollout(
-    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+    environ: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     adoption = adopts(**environ)
     assert may_write(adoption)
@@ -115,7 +115,7 @@ def test_a_worker_that_is_replaced_writes_no_more() -> None:
 def test_where_nothing_would_fail_open_there_is_none_and_whoever_sets_it_is_warned(
     said: dict[str, Any], mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def has_rollout(**more: str) -> bool:
+    def has_rollout(**more: Any) -> bool:
         adoption = adopts(**said, **more)
         return adoption is not None and adoption._keeper is not None
 
