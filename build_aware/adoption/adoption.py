@@ -53,7 +53,7 @@ from build_aware.adoption.judgement import Candidate, Fits
 from build_aware.adoption.keeper import Keeper
 from build_aware.adoption.last_look import FRESH_S, LAST_OFFERS_S, LastLook
 from build_aware.adoption.launch import Busy, Launch
-from build_aware.adoption.left_jobs import LeftJobs
+from build_aware.adoption.left_jobs import LEFT_S, LeftJobs
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.adoption.reconcile import Reconciler
@@ -80,8 +80,8 @@ class Adoption:
         api: opens a client of the server's API.
         sessions: the jobs that run here now, by id.
         accepting: the jobs that were accepted here and do not run yet.
-        may_adopt: whether this worker can take rooms at all: connected, and not full by its own
-            count of sessions.
+        connected: whether this worker is registered. Also a full one has to know the rollout.
+        may_adopt: whether it can take rooms: connected, and not full by its own count of sessions.
         busy: LiveKit's own measure of the CPU if this worker is full by that, else None.
         launch: asks the request handler whether to run a job here, and runs it; returns when its
             process has it. As a rule `functools.partial(launch.launch, server, ask=...,
@@ -98,6 +98,7 @@ class Adoption:
         api: Callable[[], AbstractAsyncContextManager[LiveKitAPI]],
         sessions: Callable[[], Mapping[str, Job]],
         accepting: Callable[[], Iterable[Job]],
+        connected: Callable[[], bool],
         may_adopt: Callable[[], bool],
         busy: Callable[[], Busy | None],
         launch: Launch,
@@ -110,6 +111,7 @@ class Adoption:
         self._open_api = api
         self._api: LiveKitAPI | None = None
         self._sessions = sessions
+        self._connected = connected
         self._may_adopt = may_adopt
         self._busy = busy
         self._own = OwnJobs()
@@ -122,6 +124,7 @@ class Adoption:
             may_adopt=may_adopt,
             busy=busy,
             launch=launch,
+            left=left,
         )
         self._sweep = Sweep(self._take_in)
         self._alarm = Alarm(rooms)
@@ -164,9 +167,11 @@ class Adoption:
         self._own.begins(job, time.monotonic())
 
     def left(self, job: Job) -> None:
-        """Take note of a job that this worker leaves to another build by the rollout."""
+        """Take note of a job that this worker has refused for another build by the rollout."""
+        now_s = time.monotonic()
         if (record := self._rooms.get(job.room.name)) is not None:
-            self._left.leave(record, job.dispatch_id, time.monotonic())
+            self._left.refused(record, job.dispatch_id, now_s)
+            record.watch.suspect(now_s + LEFT_S)
 
     def registered(self) -> None:
         """This worker has registered: sweep at once, whatever failed before."""
@@ -219,13 +224,15 @@ class Adoption:
 
     async def _tick(self, api: LiveKitAPI) -> None:
         self._follow_own_jobs()
-        if not self._may_adopt():
+        if not self._connected():
             return
         if self._sweep.is_due(time.monotonic()):
             try:
                 await self._sweep.list_rooms(api)
             except Exception as error:
                 self._sweep.wait(self._trouble.failed(self._sweep, error))
+        if not self._may_adopt():
+            return
         self._reconciler.begin(api, served_here=self._own.roles(time.monotonic()))
         self._alarm.check(self._busy())
 

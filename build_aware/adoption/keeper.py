@@ -29,6 +29,10 @@ start never does. Long enough for the others to put a lost document back first."
 SPREAD_S: Final = 0.5
 """Over how long the workers spread that all see the same document missing."""
 
+UNOPPOSED_LISTS: Final = 5
+"""In how many lists of rooms in a row a worker must see that nobody objects before its build takes
+the place of the current one. Others list as often: ten seconds where lists are quick."""
+
 RETRY_S: Final = 10.0
 """How long to wait after a write that failed."""
 
@@ -63,6 +67,8 @@ class Keeper:
         self._registered_s = math.inf
         self._not_before_s = -math.inf
         self._unreadable: str | None = None
+        self._was_known = False
+        self._unopposed = 0
         self._writing: asyncio.Task[None] | None = None
 
     def registered(self, now_s: float) -> None:
@@ -78,8 +84,11 @@ class Keeper:
             now_s: the time.
         """
         room = next((each for each in rooms if each.name == self._room), None)
-        if not self._learn(room):
+        if not self._learn(room, now_s):
             return
+        known = self._following.rollout
+        challenged = known is not None and known.challenger is not None
+        self._unopposed = self._unopposed + 1 if challenged else 0
         if self._writing is not None and not self._writing.done():
             return
         if now_s < self._not_before_s or not self._may_write() or self._wish(room, now_s) is None:
@@ -92,7 +101,7 @@ class Keeper:
             self._writing.cancel()
             await asyncio.wait({self._writing})
 
-    def _learn(self, room: Room | None) -> bool:
+    def _learn(self, room: Room | None, now_s: float) -> bool:
         """Learn from the room; returns whether what it holds may be overwritten."""
         text = "" if room is None else room.metadata
         if not text:
@@ -113,23 +122,46 @@ class Keeper:
         if known is None or found.revision >= known.revision:
             if found != known:
                 self._tell(known, found)
-            self._following.learn(found)
+            becomes_known = self._may_write() and not self._was_known
+            self._following.learn(found, now_s, becomes_known=becomes_known)
+            self._was_known = self._was_known or found.knows(self._build)
         return True
 
     def _wish(self, room: Room | None, now_s: float) -> Rollout | None:
-        """What the room shall hold other than it does; None for nothing."""
+        """What to write into the room; None for nothing."""
         known = self._following.rollout
         if known is not None and (room is None or _revision(room) < known.revision):
             return known
+        if known is not None and known.challenger is not None and known.is_current(self._build):
+            return known.defended()
         if now_s < self._registered_s + STABLE_S:
             return None
-        wished = known or Rollout()
-        now = _now()
-        if self._newest and self._following.current_is_gone and not wished.bars(self._build):
-            wished = wished.promoted(self._build, now, force=True)
+        rollout = known or Rollout()
+        if self._may_take_over(rollout, now_s):
+            wished = rollout.promoted(self._build, now(), force=True)
+        elif self._finds_nobody(rollout, now_s):
+            wished = rollout.challenged(self._build)
         else:
-            wished = wished.appeared(self._build, now, make_current=self._newest)
-        return None if wished is known else wished
+            # A build that has been known and is forgotten, after many others, is not a new one.
+            make_current = self._newest and not self._was_known
+            wished = rollout.appeared(self._build, now(), make_current=make_current)
+        return None if wished is rollout else wished
+
+    def _finds_nobody(self, rollout: Rollout, now_s: float) -> bool:
+        """Whether to say that nobody is there of the current build."""
+        return (
+            self._newest
+            and rollout.challenger is None
+            and rollout.knows(self._build)
+            and not rollout.bars(self._build)
+            and self._following.current_is_gone(now_s)
+        )
+
+    def _may_take_over(self, rollout: Rollout, now_s: float) -> bool:
+        """Whether nobody of the current build has objected to that."""
+        if not self._newest or rollout.bars(self._build) or self._unopposed < UNOPPOSED_LISTS:
+            return False
+        return rollout.challenger == self._build or self._following.current_is_gone(now_s)
 
     async def _write(self, api: LiveKitAPI) -> None:
         await asyncio.sleep(random.uniform(0, SPREAD_S))  # noqa: S311
@@ -137,7 +169,7 @@ class Keeper:
             async with asyncio.timeout(REQUEST_S):
                 # Another worker may have been faster.
                 room = await rollout_room.find(api, self._room)
-                if not self._learn(room):
+                if not self._learn(room, time.monotonic()):
                     return
                 wished = self._wish(room, time.monotonic())
                 if wished is not None:
@@ -172,7 +204,8 @@ def _revision(room: Room) -> int:
         return 0
 
 
-def _now() -> str:
+def now() -> str:
+    """The server's time, or this machine's, for people to read."""
     said_s = ages.server_now_s()
-    now = time.time() if said_s is None else said_s
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = datetime.now(UTC) if said_s is None else datetime.fromtimestamp(said_s, UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -107,8 +107,8 @@ class Reconciler:
                 self._watchlist.postpone(name, now_s + FULL_S)
             elif now_s < record.held_until_s:
                 self._watchlist.postpone(name, record.held_until_s)
-            elif self._left.is_taken(record):
-                self._watchlist.served(name, now_s)
+            elif self._left.is_seen_taken(record):
+                self._watchlist.shown(name, now_s)
             else:
                 try:
                     async with asyncio.timeout(REQUEST_S):
@@ -122,7 +122,7 @@ class Reconciler:
                 else:
                     self._trouble.worked(record)
                     record.unreachable = 0
-                    self._left.found(record, finding, time.monotonic())
+                    self._left.looked(record)
                     await self._act(api, record, finding)
 
     def _look_failed(self, record: RoomRecord, error: Exception) -> None:

@@ -152,6 +152,11 @@ class Watchlist:
             sure = watch.shows_agents or watch.users == 0
             watch.look_again(math.inf if sure else self._recheck_s(now_s))
 
+    def shown(self, name: str, now_s: float) -> None:
+        """The list shows an agent: whether it is the right one is looked at later."""
+        if (watch := self._watch(name)) is not None:
+            watch.look_again(self._first_look_s(watch, now_s))
+
     def unserved(self, name: str, now_s: float) -> None:
         """A look found an agent missing, or nobody, and nothing to do about it now."""
         if (watch := self._watch(name)) is None:

@@ -13,6 +13,7 @@ from livekit.protocol.models import ParticipantInfo, Room
 from livekit.protocol.room import ListParticipantsRequest, ListRoomsRequest
 
 from build_aware.adoption.api_errors import API_ERRORS, is_gone
+from build_aware.cli.rollout import REQUEST_S
 from build_aware.dispatch import attributes
 from build_aware.dispatch.agents import AGENT
 from build_aware.dispatch.rollout import Rollout, digest
@@ -35,7 +36,7 @@ class Line:
         percent: the share of a ramping build.
         since: since when it is current, ramping or previous.
         rooms: how many rooms it serves now, of those that were counted.
-        draining: whether it serves some and gets no more that name no build.
+        draining: whether it is known, serves some, and gets no more that name no build.
     """
 
     build: str
@@ -64,9 +65,11 @@ def lines(rollout: Rollout, serving: Counter[str]) -> list[Line]:
     def line(build: str) -> Line:
         default = ("barred" if rollout.bars(build) else "", None, None)
         standing, percent, since = standings.get(build, default)
-        wanted = rollout.current is None or standing in ("current", "ramping")
         rooms = serving[build]
-        return Line(build, standing, percent, since, rooms, rooms > 0 and not wanted)
+        # One that is not known may be another deployment's: agents do not tell theirs.
+        leaves = standing not in ("current", "ramping") and rollout.knows(build)
+        draining = rollout.current is not None and rooms > 0 and leaves
+        return Line(build, standing, percent, since, rooms, draining)
 
     order = {"current": 0, "ramping": 1, "previous": 2}
     found = [line(build) for build in {*standings, *serving}]
@@ -124,15 +127,18 @@ async def count(
     Raises:
         API_ERRORS: a call failed.
     """
-    listed = (await api.room.list_rooms(ListRoomsRequest())).rooms
+    async with asyncio.timeout(REQUEST_S):
+        listed = (await api.room.list_rooms(ListRoomsRequest())).rooms
     rooms = [room for room in listed if not is_rollout_room(room.name)]
     counted = rooms[:at_most]
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def builds_in(room: Room) -> set[str]:
         async with at_once:
+            request = ListParticipantsRequest(room=room.name)
             try:
-                answer = await api.room.list_participants(ListParticipantsRequest(room=room.name))
+                async with asyncio.timeout(REQUEST_S):
+                    answer = await api.room.list_participants(request)
             except API_ERRORS as error:
                 if not is_gone(error):
                     raise

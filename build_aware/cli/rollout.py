@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from livekit.api import LiveKitAPI
 
 from build_aware.adoption import rollout_room
 from build_aware.adoption.client import client
-from build_aware.dispatch import ages, rollout_document
+from build_aware.adoption.keeper import now
+from build_aware.dispatch import rollout_document
 from build_aware.dispatch.rollout import Rollout
-from build_aware.dispatch.rollout_document import Unreadable
 
 REQUEST_S: Final = 10.0
 """How long to wait for the server."""
@@ -75,13 +74,3 @@ async def change(
         if there != after:
             raise Overtaken(there)
         return before, after
-
-
-def now() -> str:
-    """The server's time, or this machine's, for people to read."""
-    said_s = ages.server_now_s()
-    at = datetime.now(UTC) if said_s is None else datetime.fromtimestamp(said_s, UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-__all__ = ["Overtaken", "Unreadable", "change", "now", "read"]

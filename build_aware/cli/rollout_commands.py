@@ -14,7 +14,7 @@ import typer
 
 from build_aware.cli.app import app, check, found, identify
 from build_aware.dispatch.rollout import Rollout, RolloutError
-from build_aware.dispatch.rollout_document import Unreadable, room_of
+from build_aware.dispatch.rollout_document import Unreadable, is_build_id, room_of
 from build_aware.drain.exit_codes import ExitCode, fail
 from build_aware.settings import Command
 
@@ -44,12 +44,21 @@ class Place:
     Attributes:
         credentials: URL, API key and API secret.
         agent_name: the agent name that it is for; empty for none.
-        room: the room that carries it.
+        deployment: the LiveKit deployment that it is for; empty for none.
     """
 
     credentials: tuple[str, str, str]
     agent_name: str
-    room: str
+    deployment: str
+
+    @property
+    def room(self) -> str:
+        """The room that carries it."""
+        return room_of(self.agent_name, self.deployment)
+
+    def __str__(self) -> str:
+        name = self.agent_name or "agents without a name"
+        return f"{name}, deployment {self.deployment}" if self.deployment else name
 
 
 @app.command()
@@ -67,14 +76,14 @@ def builds(  # noqa: PLR0917 Typer's
     """Show which build is current, and which builds serve rooms now."""
     from build_aware.adoption.client import client  # noqa: PLC0415 slow
     from build_aware.cli import builds as told  # noqa: PLC0415
-    from build_aware.cli import rollout as rollouts  # noqa: PLC0415
+    from build_aware.cli import rollout as steering  # noqa: PLC0415
 
     place = _place(context, "builds", agent_name)
     at_most = None if count_all else told.COUNTED_AT_MOST
 
     async def ask() -> tuple[Rollout, Counter[str], int, int]:
         async with client(place.credentials) as api:
-            rollout = await rollouts.read(api, place.room)
+            rollout = await steering.read(api, place.room)
             return rollout, *await told.count(api, place.agent_name, at_most=at_most)
 
     rollout, serving, rooms, counted = _ask(place, ask())
@@ -83,6 +92,7 @@ def builds(  # noqa: PLR0917 Typer's
         answer = told.as_json(rollout, lines, rooms=rooms, counted=counted)
         typer.echo(json.dumps({"room": place.room} | answer))
         return
+    typer.echo(f"For {place}:")
     if not rollout.revision:
         typer.echo(f"There is no rollout (no room {place.room}): any worker takes any job.")
     if lines:
@@ -106,6 +116,7 @@ def promote(  # noqa: PLR0917 Typer's
 ) -> None:
     """Make a build current: it takes the jobs that name none."""
     named = build or identify(context).build.id
+    _must_be_an_id(named)
     _change(
         _place(context, "promote", agent_name),
         lambda rollout, now: rollout.promoted(named, now, force=force),
@@ -124,6 +135,7 @@ def ramp(  # noqa: PLR0917 Typer's
     api_secret: ApiSecret = None,
 ) -> None:
     """Give a build a share of the jobs that name none."""
+    _must_be_an_id(build)
     _change(
         _place(context, "ramp", agent_name),
         lambda rollout, now: rollout.ramped(build, percent, now, force=force),
@@ -142,25 +154,31 @@ def rollback(
     _change(_place(context, "rollback", agent_name), Rollout.rolled_back)
 
 
+def _must_be_an_id(build: str) -> None:
+    if not is_build_id(build):
+        fail(f"{build!a} is no build id; expected one as `agent.py build` prints it")
+
+
 def _place(context: typer.Context, command: Command, agent_name: str | None) -> Place:
     config = check(context, command)
     if agent_name is None:
         from build_aware import livekit_private  # noqa: PLC0415 slow
 
         agent_name = livekit_private.agent_name(found(context).server())
-    return Place(config.credentials, agent_name, room_of(agent_name, config.deployment or ""))
+    return Place(config.credentials, agent_name, config.deployment or "")
 
 
 def _change(place: Place, changed: Callable[[Rollout, str], Rollout]) -> None:
-    from build_aware.cli import rollout as rollouts  # noqa: PLC0415 slow
+    from build_aware.cli import rollout as steering  # noqa: PLC0415 slow
 
     if (urlsplit(place.credentials[0]).hostname or "").endswith(CLOUD):
         fail(
             "LiveKit Cloud has no rollout of this kind; use `lk agent deploy` and `lk agent "
             "rollback`, or name a build in the metadata of rooms"
         )
-    before, after = _ask(place, rollouts.change(place.credentials, place.room, changed))
-    typer.echo("Nothing to change." if after is before else "Done; workers follow in 3 seconds.")
+    before, after = _ask(place, steering.change(place.credentials, place.room, changed))
+    typer.echo(f"For {place}:")
+    typer.echo("Nothing to change." if after is before else "Done; workers follow in 4 seconds.")
     typer.echo("\n".join(_standings(after)))
     typer.echo(UNSEEN)
 
@@ -168,7 +186,7 @@ def _change(place: Place, changed: Callable[[Rollout, str], Rollout]) -> None:
 def _ask(place: Place, asking: Coroutine[Any, Any, T]) -> T:
     """What the server answers, or the end of the program with a line that says what is wrong."""
     from build_aware.adoption.api_errors import API_ERRORS  # noqa: PLC0415 slow
-    from build_aware.cli import rollout as rollouts  # noqa: PLC0415
+    from build_aware.cli import rollout as steering  # noqa: PLC0415
 
     try:
         return asyncio.run(asking)
@@ -179,7 +197,7 @@ def _ask(place: Place, asking: Coroutine[Any, Any, T]) -> T:
             f"the room {place.room} carries no rollout that this release reads: {error}; update "
             "this agent, or delete the room, and workers put back what they know"
         )
-    except rollouts.Overtaken as error:
+    except steering.Overtaken as error:
         _say(f"{error}; it is now:", *_standings(error.now), code=ExitCode.CRASHED)
     except API_ERRORS as error:
         problem = str(error) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Whether this worker follows the rollout: it stops where nobody takes what it refuses. Pure.
+"""Whether this worker follows the rollout: it stops where nobody takes what it leaves. Pure.
 
 The rollout must never cost a session. A worker that refuses a job for another build looks what
-becomes of it. Where nobody took it, this worker takes all jobs for a while, then refuses one to see
-whether the other build is back, and waits longer each time that it is not.
+becomes of it. Where nobody took it, this worker takes what is for that build for a while, then
+leaves one job to see whether that build is back, and waits longer each time that it is not.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from build_aware.dispatch import rollout as rollouts
 from build_aware.dispatch.rollout import Rollout
 
 PAUSE_S: Final = 60.0
-"""How long a worker takes all jobs after nobody took one that it had refused."""
+"""How long a worker takes the jobs of another build after nobody took one that it had left."""
 
 LONGEST_PAUSE_S: Final = 900.0
 """The longest of the pauses, each of which is twice the one before."""
 
 GONE_AFTER: Final = 2
-"""After how many probes in a row that found nobody the current build counts as gone."""
+"""After how many probes in a row that did not find it the current build counts as gone."""
 
 PROBE_S: Final = 30.0
-"""How long a probe may stay without an answer: whoever was called has left, say."""
+"""How long a probe may stay without an answer: whoever called has left, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,26 @@ class _Probe:
     until_s: float
 
 
+@dataclass(slots=True)
+class _Pause:
+    """This worker takes what is for one other build.
+
+    Attributes:
+        length_s: how long it is.
+        until_s: when it ends. Then one job is left as a probe, and all others are taken until the
+            probe is answered.
+        probe: that job.
+        missed: how many probes in a row were not answered by that build.
+    """
+
+    length_s: float
+    until_s: float
+    probe: _Probe | None = None
+    missed: int = 0
+
+
 class Following:
     """What this worker does with jobs that name no build. Times are monotonic seconds.
-
-    It follows the rollout, or has paused: then it takes all such jobs. When a pause is over, it
-    refuses one job as a probe, and takes all others until the probe is answered.
 
     Args:
         build: the id of its build.
@@ -46,28 +61,16 @@ class Following:
     def __init__(self, build: str) -> None:
         self._build = build
         self._rollout: Rollout | None = None
-        self._is_known = False
-        self._pause_s = 0.0
-        self._until_s = -math.inf
-        self._probe: _Probe | None = None
-        self._empty_probes = 0
+        self._takes_all = True
+        self._pauses: dict[str, _Pause] = {}
+        self._present_until_s = -math.inf
 
     @property
     def rollout(self) -> Rollout | None:
         """The rollout as this worker knows it; None where there is none."""
         return self._rollout
 
-    @property
-    def has_paused(self) -> bool:
-        """Whether it takes jobs that are for another build, because nobody else took one."""
-        return self._pause_s > 0
-
-    @property
-    def current_is_gone(self) -> bool:
-        """Whether two probes in a row have found that nobody is there of the current build."""
-        return self._empty_probes >= GONE_AFTER
-
-    def facts(self) -> dict[str, Any]:
+    def facts(self, now_s: float) -> dict[str, Any]:
         """What `/status` tells of it.
 
         That is the revision and the current build, None where there is none; the ramp; whether this
@@ -79,80 +82,106 @@ class Following:
             "revision": known.revision or None,
             "current": known.current and known.current.build,
             "ramp": ramp and {"build": ramp.build, "percent": ramp.percent},
-            "wanted": known.wants(self._build),
-            "paused": self.has_paused,
+            "wanted": self._takes_all or known.wants(self._build),
+            "paused": any(now_s < pause.until_s for pause in self._pauses.values()),
         }
 
-    def learn(self, rollout: Rollout | None) -> None:
-        """Take in the rollout; a new revision ends a pause."""
-        before = self._rollout
-        self._rollout = rollout
-        self._is_known = rollout is not None and rollout.knows(self._build)
-        if rollout is None or before is None or rollout.revision != before.revision:
-            self._follow()
+    def learn(self, rollout: Rollout, now_s: float, *, becomes_known: bool) -> None:
+        """Take in the rollout. Pauses end where it gives the jobs to others than before.
 
-    def is_wanted(self, room: str) -> bool:
-        """Whether a job of this room that names no build is for this worker.
-
-        One whose build is not known yet takes what it is offered: it is about to become so, and
-        until then the workers before it go on.
+        Args:
+            rollout: the rollout.
+            now_s: the time.
+            becomes_known: whether this worker is about to make its build known. Until then it takes
+                what it is offered, and the workers before it go on.
         """
-        if not self._is_known:
-            return True
-        return rollouts.wanted(self._rollout, room) in (None, self._build)
+        before = self._rollout or Rollout()
+        self._rollout = rollout
+        self._takes_all = becomes_known and not rollout.knows(self._build)
+        if (before.current, before.ramp) != (rollout.current, rollout.ramp):
+            self._pauses.clear()
+            self._present_until_s = -math.inf
+        elif before.challenger is not None and rollout.challenger is None:
+            # Somebody of the current build is there, full or out of reach as it may be.
+            self._present_until_s = now_s + LONGEST_PAUSE_S
+            for pause in self._pauses.values():
+                pause.missed = 0
 
-    def may_adopt(self, room: str) -> bool:
-        """Whether to adopt such a room as if there were no rollout."""
-        if self.is_wanted(room):
-            return True
-        return self.has_paused and (self._probe is None or self._probe.room != room)
+    def current_is_gone(self, now_s: float) -> bool:
+        """Whether two probes in a row have not found the current build."""
+        current = self._rollout and self._rollout.current
+        pause = self._pauses.get(current.build) if current else None
+        return pause is not None and pause.missed >= GONE_AFTER and now_s >= self._present_until_s
+
+    def left_to(self, room: str) -> str | None:
+        """The build to which a job of this room that names none is left; None if to nobody."""
+        if self._takes_all:
+            return None
+        wanted = rollouts.wanted(self._rollout, room)
+        return None if wanted == self._build else wanted
 
     def takes(self, room: str, now_s: float) -> bool:
         """Whether to take such a job that is offered. To refuse it may begin a probe."""
-        if self.is_wanted(room):
+        other = self.left_to(room)
+        pause = None if other is None else self._pauses.get(other)
+        if pause is None:
+            return other is None
+        if now_s < pause.until_s:
             return True
-        if not self.has_paused:
-            return False
-        if now_s < self._until_s:
-            return True
-        if self._probe is None or now_s >= self._probe.until_s:
-            self._probe = _Probe(room, now_s + PROBE_S)
-        return self._probe.room != room
+        if pause.probe is None or now_s >= pause.probe.until_s:
+            pause.probe = _Probe(room, now_s + PROBE_S)
+        return pause.probe.room != room
 
-    def taken(self, room: str) -> bool:
-        """Another worker's agent has come for a job that this one had left.
+    def may_adopt(self, room: str, now_s: float) -> bool:
+        """Whether to adopt such a room as if there were no rollout."""
+        other = self.left_to(room)
+        if other is None:
+            return True
+        pause = self._pauses.get(other)
+        return pause is not None and now_s < pause.until_s
+
+    def is_probe(self, room: str) -> bool:
+        """Whether a job of this room was left as a probe."""
+        return any(each.probe and each.probe.room == room for each in self._pauses.values())
+
+    def taken(self, room: str, build: str | None) -> bool:
+        """An agent has come for a job that this worker had left.
+
+        Args:
+            room: the job's room.
+            build: the id of the agent's build; None if it tells none.
 
         Returns:
             Whether this ends a pause.
         """
-        if self._probe is None or self._probe.room != room:
+        other = self.left_to(room)
+        pause = None if other is None else self._pauses.get(other)
+        if other is None or pause is None or pause.probe is None or pause.probe.room != room:
             return False
-        self._follow()
-        return True
+        if build == other:
+            del self._pauses[other]
+            return True
+        # One more worker that has paused was faster: that says little, so the next job is a probe.
+        pause.probe = None
+        pause.missed += 1
+        return False
 
     def not_taken(self, room: str, now_s: float) -> float:
         """Nobody has come for a job that this worker had left.
 
         Returns:
-            For how long it takes all jobs from now on if this begins a pause, else 0.
+            The length of the pause that begins with this, in seconds; 0 if none does.
         """
-        if not self.has_paused:
-            self._pause(PAUSE_S, now_s)
-        elif self._probe is not None and self._probe.room == room:
-            current = self._rollout.current if self._rollout else None
-            if current is not None and rollouts.wanted(self._rollout, room) == current.build:
-                self._empty_probes += 1
-            self._pause(min(2 * self._pause_s, LONGEST_PAUSE_S), now_s)
+        if (other := self.left_to(room)) is None:
+            return 0.0
+        pause = self._pauses.get(other)
+        if pause is None:
+            pause = self._pauses[other] = _Pause(PAUSE_S, now_s + PAUSE_S)
+        elif pause.probe is not None and pause.probe.room == room:
+            pause.missed += 1
+            pause.probe = None
+            pause.length_s = min(2 * pause.length_s, LONGEST_PAUSE_S)
+            pause.until_s = now_s + pause.length_s
         else:
             return 0.0
-        return self._pause_s
-
-    def _follow(self) -> None:
-        self._pause_s = 0.0
-        self._probe = None
-        self._empty_probes = 0
-
-    def _pause(self, pause_s: float, now_s: float) -> None:
-        self._pause_s = pause_s
-        self._until_s = now_s + pause_s
-        self._probe = None
+        return pause.length_s

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 KNOWN_AT_MOST: Final = 500
 """How many builds are remembered as known, so that the document stays below 8 KiB."""
@@ -64,6 +64,8 @@ class Rollout:
         ramp: the build that takes a share of them.
         known: digests of the builds that have been seen, the oldest first.
         barred: digests of the builds that a rollback has left: they never make themselves current.
+        challenger: the build that has found nobody of the current one, and takes its place if
+            nobody of that objects.
     """
 
     revision: int = 0
@@ -72,6 +74,7 @@ class Rollout:
     ramp: Ramp | None = None
     known: tuple[str, ...] = ()
     barred: tuple[str, ...] = ()
+    challenger: str | None = None
 
     def knows(self, build: str) -> bool:
         """Whether a build has been seen."""
@@ -103,7 +106,15 @@ class Rollout:
             return self
         if make_current and not self.bars(build):
             return self.promoted(build, now, force=True)
-        return self._next(known=_with(self.known, build, KNOWN_AT_MOST))
+        return self._next(known=_with(self.known, build), challenger=self.challenger)
+
+    def challenged(self, build: str) -> Rollout:
+        """A build has found nobody of the current one."""
+        return self._next(challenger=build)
+
+    def defended(self) -> Rollout:
+        """Somebody of the current build objects to that."""
+        return self._next(challenger=None)
 
     def promoted(self, build: str, now: str, *, force: bool = False) -> Rollout:
         """Make a build current. That ends a ramp and lifts a bar.
@@ -118,14 +129,14 @@ class Rollout:
         """
         if not force:
             self._must_know(build)
-        if self.is_current(build) and self.ramp is None and not self.bars(build):
+        if self.is_current(build) and not (self.ramp or self.challenger or self.bars(build)):
             return self
         here = self.is_current(build)
         return self._next(
             current=self.current if here else Standing(build, now),
             previous=self.previous if here else self.current,
             ramp=None,
-            known=_with(self.known, build, KNOWN_AT_MOST),
+            known=_with(self.known, build),
             barred=_without(self.barred, build),
         )
 
@@ -148,9 +159,7 @@ class Rollout:
             raise RolloutError("no build is current; promote one first, then ramp another")
         if self.is_current(build):
             raise RolloutError(f"{build} is current already: it takes all but another's ramp")
-        return self._next(
-            ramp=Ramp(build, percent, now), known=_with(self.known, build, KNOWN_AT_MOST)
-        )
+        return self._next(ramp=Ramp(build, percent, now), known=_with(self.known, build))
 
     def rolled_back(self, now: str) -> Rollout:
         """Undo the last step: end a ramp, or where there is none make the previous build current.
@@ -161,15 +170,17 @@ class Rollout:
             RolloutError: nothing ramps, and there is no previous build.
         """
         if self.ramp is not None:
-            return self._next(ramp=None, barred=_with(self.barred, self.ramp.build, BARRED_AT_MOST))
+            return self._next(
+                ramp=None, barred=_with(self.barred, self.ramp.build)[-BARRED_AT_MOST:]
+            )
         if self.current is None or self.previous is None:
             raise RolloutError("there is no previous build; agent.py promote BUILD names one")
         back = self.previous.build
         return self._next(
             current=Standing(back, now),
             previous=None,
-            known=_with(self.known, back, KNOWN_AT_MOST),
-            barred=_without(_with(self.barred, self.current.build, BARRED_AT_MOST), back),
+            known=_with(self.known, back),
+            barred=_without(_with(self.barred, self.current.build), back)[-BARRED_AT_MOST:],
         )
 
     def _must_know(self, build: str) -> None:
@@ -179,8 +190,13 @@ class Rollout:
                 "or use --force"
             )
 
-    def _next(self, **changes: object) -> Rollout:
-        return replace(self, revision=self.revision + 1, **changes)  # type: ignore[arg-type]
+    def _next(self, **changes: Any) -> Rollout:
+        after = replace(self, **({"revision": self.revision + 1, "challenger": None} | changes))
+        standing = (after.current, after.previous, after.ramp)
+        stays = {digest(each.build) for each in standing if each is not None}
+        forgotten = [each for each in after.known if each not in stays]
+        del forgotten[max(len(after.known) - KNOWN_AT_MOST, 0) :]
+        return replace(after, known=tuple(each for each in after.known if each not in forgotten))
 
 
 def wanted(rollout: Rollout | None, room: str) -> str | None:
@@ -211,9 +227,8 @@ def share(build: str, room: str) -> float:
     return int.from_bytes(told[:4], "big") / _SHARES
 
 
-def _with(digests: Iterable[str], build: str, at_most: int) -> tuple[str, ...]:
-    named = digest(build)
-    return (*(each for each in digests if each != named), named)[-at_most:]
+def _with(digests: Iterable[str], build: str) -> tuple[str, ...]:
+    return (*_without(digests, build), digest(build))
 
 
 def _without(digests: Iterable[str], build: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Metadata is text that others can write: reading it never raises anything but `Un
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -24,8 +25,13 @@ MAX_BYTES: Final = 8 * 1024
 """The size of the largest document."""
 
 _PREFIX: Final = "_builds."
-_MAX_REVISION: Final = 2**53
-_MAX_TEXT: Final = 200
+_MAX_REVISION: Final = 2**31
+"""Far below what JSON carries exactly: whatever is read can still be changed many times."""
+
+_BUILD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+"""What a build id looks like; see `AGENT_BUILD_ID`."""
+
+_SINCE: Final = re.compile(r"[0-9A-Z:.+-]{1,40}")
 _DIGITS: Final = frozenset("0123456789abcdef")
 _DIGEST_DIGITS: Final = 8
 
@@ -58,6 +64,7 @@ def write(rollout: Rollout) -> str:
             "ramp": ramp and {"build": ramp.build, "percent": ramp.percent, "since": ramp.since},
             "known": rollout.known,
             "barred": rollout.barred,
+            "challenger": rollout.challenger,
         },
         separators=(",", ":"),
     )
@@ -92,6 +99,7 @@ def read(text: str) -> Rollout:
         ramp=_read_ramp(content),
         known=_read_digests(content, "known", KNOWN_AT_MOST),
         barred=_read_digests(content, "barred", BARRED_AT_MOST),
+        challenger=_read_challenger(content),
     )
 
 
@@ -102,13 +110,13 @@ def _standing(standing: Standing | None) -> dict[str, str] | None:
 def _read_standing(content: Mapping[str, Any], key: str) -> Standing | None:
     if (found := content.get(key)) is None:
         return None
-    return Standing(_text(found, key, "build"), _text(found, key, "since"))
+    return Standing(_text(found, key, "build", _BUILD), _text(found, key, "since", _SINCE))
 
 
 def _read_ramp(content: Mapping[str, Any]) -> Ramp | None:
     if (found := content.get("ramp")) is None:
         return None
-    build, since = _text(found, "ramp", "build"), _text(found, "ramp", "since")
+    build, since = _text(found, "ramp", "build", _BUILD), _text(found, "ramp", "since", _SINCE)
     percent = found.get("percent")
     if isinstance(percent, bool) or not isinstance(percent, int | float):
         raise Unreadable("a ramp without percent")
@@ -117,9 +125,20 @@ def _read_ramp(content: Mapping[str, Any]) -> Ramp | None:
     return Ramp(build, percent, since)
 
 
-def _text(found: object, place: str, key: str) -> str:
+def _read_challenger(content: Mapping[str, Any]) -> str | None:
+    if content.get("challenger") is None:
+        return None
+    return _text(content, "the document", "challenger", _BUILD)
+
+
+def is_build_id(text: str) -> bool:
+    """Whether a text can be the id of a build."""
+    return _BUILD.fullmatch(text) is not None
+
+
+def _text(found: object, place: str, key: str, looks_like: re.Pattern[str]) -> str:
     value = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT:
+    if not isinstance(value, str) or looks_like.fullmatch(value) is None:
         raise Unreadable(f"{place!a} without {key}")
     return value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,7 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 
 from build_aware.dispatch import agents, target
-from build_aware.dispatch.agents import Role
+from build_aware.dispatch.agents import AgentSeen, Role
 from build_aware.dispatch.ages import Ages
 from build_aware.dispatch.records import DispatchRecord, Remembered
 from build_aware.dispatch.target import Asked, Untargeted
@@ -49,14 +49,13 @@ class RoomRecord:
         dispatches: the dispatches for this agent that it has, as far as is known, by id.
         remembered: what it had asked for, if it was lost and has come back.
         agents: the sids of the agents that the last look has found there, of whatever name.
-        served: the ids of the dispatches that these serve.
+        served: the dispatches that have one, and which, by dispatch id.
         ghosts: the sids of agents that are listed there although their node is gone, and when that
             was found out.
         has_agent: whether this worker has reason to think that an agent of its name is there.
         held_until_s: until when it is left to the agents that it had before an outage.
         waits_for: the builds that it waits for, of which this worker's is none.
         waits_for_cpu: whether it waits only because this worker is full by LiveKit's measure.
-        left: whether this worker leaves one of its dispatches to another build.
         told: whether a warning has named it of late.
         failures: how many calls in a row have failed for it.
         unreachable: how many looks in a row its node has not answered.
@@ -72,13 +71,12 @@ class RoomRecord:
     dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
     remembered: Remembered | None = None
     agents: frozenset[str | None] = frozenset()
-    served: frozenset[str] = frozenset()
+    served: Mapping[str, AgentSeen] = field(default_factory=dict)
     ghosts: dict[str, float] = field(default_factory=dict)
     has_agent: bool = False
     held_until_s: float = -math.inf
     waits_for: tuple[str, ...] = ()
     waits_for_cpu: bool = False
-    left: bool = False
     told: bool = False
     failures: int = 0
     unreachable: int = 0
@@ -156,10 +154,6 @@ class RoomRecord:
     def asks(self) -> list[DispatchRecord]:
         """All that it asks for, as far as is known."""
         return [*self.dispatches.values(), *self.stand_ins().values()]
-
-    def asked_ids(self) -> set[str]:
-        """The ids of all dispatches that it has for this agent, as far as is known."""
-        return {each.dispatch.id for each in self.asks()}
 
     def forget(self, dispatch_id: str) -> None:
         """Remember a dispatch no more that it had before it was lost."""

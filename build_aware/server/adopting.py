@@ -40,6 +40,7 @@ def adoption(
     acceptance: Acceptance,
     following: Following,
     sessions: Callable[[], Mapping[str, Job]],
+    connected: Callable[[], bool],
     may_adopt: Callable[[], bool],
     is_replaced: Callable[[], bool],
 ) -> Adoption | None:
@@ -57,6 +58,7 @@ def adoption(
         acceptance: its request handler.
         following: what it knows of the rollout.
         sessions: the jobs that run here now, by id.
+        connected: whether it is registered.
         may_adopt: whether it can take rooms at all.
         is_replaced: whether it drains, or its files are another build's by now.
     """
@@ -66,8 +68,9 @@ def adoption(
     has_rollout = adopts and not is_cloud and settings.rollout != "off"
     if settings.rollout in ("newest", "manual") and not has_rollout:
         logger.warning(
-            "there is no rollout here: jobs that name no build go to any worker. On LiveKit Cloud "
-            "use its deployments, elsewhere AGENT_ADOPTION=on; or name a build in the metadata",
+            "there is no rollout here: jobs that name no build go to any worker. A self-hosted "
+            "server and adoption are needed for one; on LiveKit Cloud use its deployments, or name "
+            "a build in the metadata",
             extra={"rollout": settings.rollout, "cloud": is_cloud, "adoption": switch},
         )
     if not adopts:
@@ -104,6 +107,7 @@ def adoption(
         api=functools.partial(client, credentials),
         sessions=sessions,
         accepting=acceptance.accepting.values,
+        connected=connected,
         may_adopt=may_adopt,
         busy=functools.partial(busy, server),
         launch=functools.partial(launch, server, ask=acceptance.ask_team, credentials=credentials),

@@ -191,7 +191,7 @@ class Worker:
             "agent_name": livekit_private.agent_name(self._server),
             "sessions": self.session_count(),
             "adoption": "off" if self._adoption is None else self._adoption.state,
-            "rollout": self._following.facts(),
+            "rollout": self._following.facts(time.monotonic()),
             "drain_left_s": round(self._clock.left_s(), 1) if self._clock.began else None,
             "stale": self._shared.stale,
         }
@@ -239,6 +239,7 @@ class Worker:
             acceptance=self.acceptance,
             following=self._following,
             sessions=self._sessions,
+            connected=lambda: self._link.up,
             may_adopt=self._may_adopt,
             is_replaced=lambda: self._clock.began or self._shared.stale,
         )
