@@ -41,6 +41,7 @@ class LeftJobs:
         if (known := record.get(dispatch_id)) is not None:
             known.left_s = now_s
             known.was_refused = True
+            known.shown_before = record.watch.shows_agents
 
     def for_another_s(self, record: RoomRecord, fits: Fits, now_s: float) -> float:
         """For how many seconds more to leave a room that waits to another build.
@@ -65,7 +66,7 @@ class LeftJobs:
         Where another agent is or may come, the list cannot tell which one it shows.
         """
         asks = record.asks()
-        if len(asks) != 1 or not asks[0].was_refused or record.agents:
+        if len(asks) != 1 or not asks[0].was_refused or asks[0].shown_before or record.agents:
             return False
         if not record.watch.shows_agents or self._following.is_probe(record.room.name):
             return False

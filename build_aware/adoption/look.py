@@ -192,8 +192,8 @@ def _taken_meanwhile(
     asks = record.asks()
     if not any(known.was_refused for known in asks):
         return None
-    found = served((known.dispatch for known in asks), agents)
-    return found if len(found) == len(asks) else None
+    found = {agent.dispatch_id: agent for agent in agents if agent.dispatch_id is not None}
+    return found if all(known.dispatch.id in found for known in asks) else None
 
 
 def _note(record: RoomRecord, found: Mapping[str, AgentSeen], now_s: float) -> None:

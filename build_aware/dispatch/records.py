@@ -28,6 +28,7 @@ class DispatchRecord:
         refused_until_s: until when the team's own request handler is not asked again.
         left_s: since when this worker leaves it to another build; None if it does not.
         was_refused: whether it leaves it by having refused the job, and nothing is known of that.
+        shown_before: whether the list of rooms showed an agent there when it did.
     """
 
     dispatch: AgentDispatch
@@ -38,6 +39,7 @@ class DispatchRecord:
     refused_until_s: float = -math.inf
     left_s: float | None = None
     was_refused: bool = False
+    shown_before: bool = False
     _role: Role | None = None
 
     def was_before(self, user_since_s: float) -> bool:

@@ -90,7 +90,7 @@ class Rollout:
 
     def wants(self, build: str) -> bool:
         """Whether some jobs that name no build are for a build."""
-        if self.current is None or self.is_current(build) or not self.knows(build):
+        if self.current is None or self.is_current(build):
             return True
         return self.ramp is not None and self.ramp.build == build
 

@@ -40,6 +40,7 @@ def adopts(build: Build = BUILD, **said: Any) -> Adoption | None:
         acceptance=Acceptance(build, untargeted="accept", is_full=lambda: False, rooms=rooms),
         following=Following(build.id),
         sessions=dict,
+        connected=lambda: True,
         may_adopt=lambda: True,
         **circumstances,
     )

@@ -15,7 +15,7 @@ from tests.support.stub_api import NAME, StubServer, a_user, an_agent
 NOW: Final = "2026-11-26T10:00:00Z"
 ROLLOUT: Final = (
     Rollout()
-    .appeared("barred", NOW, make_current=True)
+    .appeared("older", NOW, make_current=True)
     .appeared("gone", NOW, make_current=True)
     .rolled_back(NOW)
     .appeared("previous", NOW, make_current=True)
@@ -26,13 +26,17 @@ ROLLOUT: Final = (
 
 
 def test_each_build_that_stands_or_serves_has_a_line() -> None:
-    found = lines(ROLLOUT, Counter({"current": 3, "previous": 2, "gone": 1, "older": 4}))
+    found = lines(
+        ROLLOUT, Counter({"current": 3, "previous": 2, "gone": 1, "older": 4, "other": 5})
+    )
     assert found == [
         Line("current", "current", None, NOW, 3, False),
         Line("ramping", "ramping", 12.5, NOW, 0, False),
         Line("previous", "previous", None, NOW, 2, True),
         Line("gone", "barred", None, None, 1, True),
         Line("older", "", None, None, 4, True),
+        # Another deployment's, perhaps: nothing is known of it.
+        Line("other", "", None, None, 5, False),
     ]
 
 

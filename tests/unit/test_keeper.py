@@ -13,10 +13,10 @@ import pytest
 from livekit.api import TwirpError, TwirpErrorCode
 
 from build_aware.adoption import keeper as keepers
-from build_aware.adoption.keeper import STABLE_S, Keeper
+from build_aware.adoption.keeper import STABLE_S, UNOPPOSED_LISTS, Keeper
 from build_aware.adoption.rollout_room import FOR_EVER_S, NOBODY
 from build_aware.dispatch import rollout_document
-from build_aware.dispatch.following import PAUSE_S, Following
+from build_aware.dispatch.following import Following
 from build_aware.dispatch.rollout import Rollout
 from tests.support.stub_api import StubServer
 
@@ -132,7 +132,7 @@ async def test_who_may_not_write_follows(server: StubServer) -> None:
     worker = Worker(server, may_write=False)
     assert await worker.sweeps() is None
     assert server.calls.total() == 0
-    carries(server, newest("ours", "new"))
+    carries(server, newest("another", "new"))
     await worker.sweeps()
     assert not worker.following.takes("room", 0)
     assert server.calls.total() == 0
@@ -187,7 +187,6 @@ async def test_whoever_was_faster_is_not_overwritten(server: StubServer) -> None
     worker = Worker(server)
     before = await worker.sweeps()
     assert before is not None
-    listed = [*server.rooms]
     newer = before.appeared("newer", NOW, make_current=True)
     server.rooms = []
     worker.keeper.take_in(server.api, [], time.monotonic())
@@ -196,7 +195,6 @@ async def test_whoever_was_faster_is_not_overwritten(server: StubServer) -> None
     await worker.keeper._writing
     assert written(server) == newer
     assert worker.following.rollout == newer
-    assert listed
 
 
 async def test_two_new_builds_at_the_same_moment_end_in_one_current_build(
@@ -220,37 +218,97 @@ async def test_two_new_builds_at_the_same_moment_end_in_one_current_build(
     assert server.calls.total() == calls
 
 
-async def test_a_known_build_takes_over_when_the_current_one_is_gone(server: StubServer) -> None:
+def finds_nobody(worker: Worker) -> None:
+    """Nobody takes what the worker leaves: one job, then two probes."""
+    following, now_s = worker.following, time.monotonic() - 1000
+    assert not following.takes("room", now_s)
+    now_s += following.not_taken("room", now_s)
+    for _ in range(2):
+        assert not following.takes("probe", now_s)
+        now_s += following.not_taken("probe", now_s)
+
+
+async def test_a_known_build_takes_over_when_nobody_of_the_current_one_objects(
+    server: StubServer,
+) -> None:
     old = Worker(server, "old")
     carries(server, newest("old", "new"))
     await old.sweeps()
-    following = old.following
-    following.takes("room", 0)
-    following.not_taken("room", 0)
-    for now_s in (PAUSE_S, 3 * PAUSE_S):
-        assert written(server).is_current("new")
-        following.takes("probe", now_s)
-        following.not_taken("probe", now_s)
+    finds_nobody(old)
+    await old.sweeps(UNOPPOSED_LISTS)
+    assert written(server).is_current("new")
+    assert written(server).challenger == "old"
+    await old.sweeps(2)
+    assert written(server).is_current("old")
+    assert written(server).challenger is None
+    assert old.following.takes("room", 0)
+
+
+async def test_but_not_when_somebody_does(server: StubServer) -> None:
+    """The current build is full, say, or its workers are on another node."""
+    old, new = Worker(server, "old"), Worker(server, "new")
+    carries(server, newest("old", "new"))
+    await old.sweeps()
+    finds_nobody(old)
+    await old.sweeps(2)
+    assert written(server).challenger == "old"
+    await new.sweeps(1)
+    assert written(server).challenger is None
+    before = written(server)
+    await old.sweeps(3 * UNOPPOSED_LISTS)
+    assert written(server) == before
+    assert before.is_current("new")
+
+
+async def test_a_current_build_that_is_back_objects_before_it_counts_itself(
+    server: StubServer,
+) -> None:
+    carries(server, newest("old", "new").challenged("old"))
+    new = Worker(server, "new")
+    new.keeper.registered(time.monotonic())
+    await new.sweeps(1)
+    assert written(server).challenger is None
+
+
+async def test_whoever_finds_nobody_goes_on_where_another_challenger_has_gone(
+    server: StubServer,
+) -> None:
+    carries(server, newest("older", "old", "new").challenged("older"))
+    old = Worker(server, "old")
+    await old.sweeps(2 * UNOPPOSED_LISTS)
+    assert written(server).is_current("new")
+    finds_nobody(old)
     await old.sweeps()
     assert written(server).is_current("old")
-    assert following.takes("room", 0)
-    assert not following.has_paused
 
 
 @pytest.mark.parametrize("why", ["barred", "manual"])
-async def test_unless_it_was_rolled_back_or_commands_decide(server: StubServer, why: str) -> None:
+async def test_nobody_takes_over_who_was_rolled_back_or_where_commands_decide(
+    server: StubServer, why: str
+) -> None:
     rollout = newest("old", "ours").rolled_back(NOW) if why == "barred" else newest("ours", "new")
     carries(server, rollout)
     worker = Worker(server, newest=why == "barred")
     await worker.sweeps()
-    worker.following.takes("room", 0)
-    worker.following.not_taken("room", 0)
-    for now_s in (PAUSE_S, 3 * PAUSE_S):
-        worker.following.takes("probe", now_s)
-        worker.following.not_taken("probe", now_s)
-    assert worker.following.current_is_gone
-    await worker.sweeps()
+    finds_nobody(worker)
+    assert worker.following.current_is_gone(time.monotonic())
+    await worker.sweeps(3 * UNOPPOSED_LISTS)
     assert written(server) == rollout
+
+
+async def test_a_build_that_was_forgotten_after_many_others_is_not_a_new_one(
+    server: StubServer,
+) -> None:
+    worker = Worker(server, "old")
+    carries(server, newest("old", "new"))
+    await worker.sweeps()
+    rollout = newest("old", "new")
+    forgotten = Rollout(9, current=rollout.current, known=rollout.known[1:])
+    carries(server, forgotten)
+    await worker.sweeps()
+    assert written(server).is_current("new")
+    assert written(server).knows("old")
+    assert not worker.following.takes("room", time.monotonic())
 
 
 @pytest.mark.parametrize(

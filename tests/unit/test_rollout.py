@@ -41,6 +41,10 @@ def ramp(build: str, percent: float) -> Change:
     return lambda rollout: rollout.ramped(build, percent, NOW)
 
 
+def challenge(build: str) -> Change:
+    return lambda rollout: rollout.challenged(build)
+
+
 def roll_back() -> Change:
     return lambda rollout: rollout.rolled_back(NOW)
 
@@ -50,6 +54,7 @@ CHANGES: Final = st.one_of(
     st.builds(promote, BUILDS, st.booleans()),
     st.builds(ramp, BUILDS, st.floats(0, 100)),
     st.builds(roll_back),
+    st.builds(challenge, BUILDS),
 )
 
 
@@ -195,6 +200,27 @@ def test_of_many_builds_the_last_are_known() -> None:
     assert rollout.knows(str(KNOWN_AT_MOST))
 
 
+def test_and_those_with_a_standing_however_many_come_after_them() -> None:
+    rollout = newest("previous", "current").appeared("ramping", NOW, make_current=False)
+    rollout = rollout.ramped("ramping", 5, NOW)
+    for number in range(KNOWN_AT_MOST):
+        rollout = rollout.appeared(str(number), NOW, make_current=False)
+    assert len(rollout.known) == KNOWN_AT_MOST
+    assert all(map(rollout.knows, ("previous", "current", "ramping", str(KNOWN_AT_MOST - 1))))
+    assert not rollout.knows("0")
+
+
+def test_a_challenge_ends_with_an_objection_and_with_any_other_change() -> None:
+    rollout = newest("a", "b").challenged("a")
+    assert rollout.challenger == "a"
+    assert rollout.defended().challenger is None
+    assert rollout.promoted("a", NOW).challenger is None
+    assert rollout.promoted("b", NOW).challenger is None
+    assert rollout.rolled_back(NOW).challenger is None
+    assert rollout.appeared("c", NOW, make_current=True).challenger is None
+    assert rollout.appeared("c", NOW, make_current=False).challenger == "a"
+
+
 # Who is wanted
 
 
@@ -243,7 +269,7 @@ def test_the_share_is_what_the_docs_tell_other_languages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "wants"), [("a", False), ("b", True), ("c", True), ("not known yet", True)]
+    ("build", "wants"), [("a", False), ("b", True), ("c", True), ("another", False)]
 )
 def test_whether_a_build_is_wanted_at_all(build: str, wants: bool) -> None:
     assert newest("a", "b", "c").ramped("b", 1, NOW).wants(build) is wants

@@ -24,12 +24,13 @@ STANDINGS: Final = st.none() | st.builds(Standing, IDS, SINCE)
 DIGESTS: Final = st.lists(IDS.map(digest), unique=True).map(tuple)
 ROLLOUTS: Final = st.builds(
     Rollout,
-    revision=st.integers(1, 2**53 - 1),
+    revision=st.integers(1, 2**31 - 1),
     current=STANDINGS,
     previous=STANDINGS,
     ramp=st.none() | st.builds(Ramp, IDS, st.floats(0.001, 100), SINCE),
     known=DIGESTS,
     barred=DIGESTS,
+    challenger=st.none() | IDS,
 )
 GOOD: Final[dict[str, Any]] = {
     "format": 1,
@@ -51,12 +52,13 @@ def test_the_largest_document_fits() -> None:
     longest = 63 * "x"
     standing = Standing(longest, "2026-11-26T10:00:00Z")
     rollout = Rollout(
-        2**53 - 1,
+        2**31 - 1,
         current=standing,
         previous=standing,
         ramp=Ramp(longest, 99.999999999999, standing.since),
         known=KNOWN_AT_MOST * ("0123abcd",),
         barred=100 * ("0123abcd",),
+        challenger=longest,
     )
     assert len(write(rollout).encode()) <= MAX_BYTES
     assert read(write(rollout)) == rollout
@@ -79,17 +81,24 @@ def test_reading_raises_nothing_else(text: str) -> None:
         ({"format": True}, "format 'True'"),
         ({"format": None}, "format 'None'"),
         ({"revision": 0}, "a revision out of range"),
-        ({"revision": 2**53}, "a revision out of range"),
+        ({"revision": 2**31}, "a revision out of range"),
         ({"revision": "3"}, "no revision"),
         ({"revision": True}, "no revision"),
         ({"current": "a"}, "'current' without build"),
-        ({"current": {"build": "", "since": "x"}}, "'current' without build"),
+        ({"current": {"build": "", "since": "2026"}}, "'current' without build"),
         ({"current": {"build": "a"}}, "'current' without since"),
-        ({"previous": {"build": 201 * "a", "since": "x"}}, "'previous' without build"),
-        ({"ramp": {"build": "a", "since": "x"}}, "a ramp without percent"),
-        ({"ramp": {"build": "a", "since": "x", "percent": True}}, "a ramp without percent"),
-        ({"ramp": {"build": "a", "since": "x", "percent": 0}}, "a ramp's percent out of range"),
-        ({"ramp": {"build": "a", "since": "x", "percent": 101}}, "a ramp's percent out of range"),
+        ({"previous": {"build": 64 * "a", "since": "2026"}}, "'previous' without build"),
+        ({"current": {"build": "\ud800", "since": "2026"}}, "'current' without build"),
+        ({"current": {"build": "a", "since": "\ud800"}}, "'current' without since"),
+        ({"challenger": "not a build"}, "'the document' without challenger"),
+        ({"challenger": 5}, "'the document' without challenger"),
+        ({"ramp": {"build": "a", "since": "2026"}}, "a ramp without percent"),
+        ({"ramp": {"build": "a", "since": "2026", "percent": True}}, "a ramp without percent"),
+        ({"ramp": {"build": "a", "since": "2026", "percent": 0}}, "a ramp's percent out of range"),
+        (
+            {"ramp": {"build": "a", "since": "2026", "percent": 101}},
+            "a ramp's percent out of range",
+        ),
         ({"known": {}}, "'known' is no list"),
         ({"known": ["0123ABCD"]}, "'known' has what is no digest"),
         ({"known": ["0123"]}, "'known' has what is no digest"),
