@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from collections import Counter
 from typing import Any
 
@@ -13,16 +12,19 @@ import pytest
 from livekit import api
 
 from build_aware.adoption.keeper import STABLE_S
+from build_aware.adoption.rollout_room import NOBODY
 from build_aware.dispatch import rollout_document
+from build_aware.dispatch.following import GONE_AFTER
 from build_aware.dispatch.rollout import Rollout, wanted
 from build_aware.drain.exit_codes import ExitCode
+from build_aware.testbed import Testbed
 from build_aware.testbed.cluster import Cluster
 from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
 from build_aware.testbed.processes import Process
-from build_aware.testbed.user import User
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
 from tests.e2e.test_adoption import build
+from tests.support import faults
 from tests.support.paths import ROOT
 
 ROOM = rollout_document.room_of(AGENT_NAME, "")
@@ -129,15 +131,18 @@ async def test_the_commands_steer_it(
     assert (lines["new"]["standing"], lines["new"]["rooms"]) == ("barred", 1)
     assert lines["new"]["draining"]
 
-    for percent in ("10", "50"):
+    ramped: set[str] = set()
+    for percent in ("10", "20"):
         code, said = await run(own_livekit, "ramp", "new", percent)
         assert code == 0, said
         await asyncio.sleep(FOLLOWED_S)
         rollout = await rollout_in(own_livekit)
-        rooms = [f"ramp-{percent}-{number}" for number in range(40)]
-        expected = {room: wanted(rollout, room) for room in rooms}
-        assert set(expected.values()) == {"old", "new"}
-        assert await served(own_livekit, join, rooms) == expected
+        names = [f"ramp-{number}" for number in range(40)]
+        expected = {name: wanted(rollout, name) for name in names}
+        found = await served(own_livekit, join, names)
+        assert found == expected
+        before, ramped = ramped, {name for name in names if found[name] == "new"}
+        assert before < ramped
 
     code, said = await run(own_livekit, "promote", "new")
     assert code == 0, said
@@ -152,27 +157,103 @@ async def test_the_commands_steer_it(
 async def test_where_the_new_build_dies_the_old_one_serves(
     own_livekit: LiveKitServer, old_and_new: tuple[Process, Process], join: JoinRoom
 ) -> None:
-    _, new = old_and_new
+    old, new = old_and_new
     new.kill_family()
-    waits: list[float] = []
-
-    async def comes(number: int) -> None:
-        name = f"after-{number}"
-        await asyncio.sleep(number)  # One user a second: this is the load, not a wait.
-        await own_livekit.create_room(name)
-        user = await join(own_livekit, name)
-        began = time.monotonic()
-        await user.agent(build="old")
-        waits.append(time.monotonic() - began)
-        assert len(user.agents_seen) == 1
-
-    await asyncio.gather(*map(comes, range(12)))
-    assert len(waits) == 12
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(comes(own_livekit, join, number))
+    warning = "nobody took a job that is for another build"
+    assert len([line for line in old.records if line["message"].startswith(warning)]) == 1
+    # From then on it takes them at once.
+    assert old.find("job offer answered", room="room-11", answer="accept")
 
 
-async def delete_the_room(server: LiveKitServer) -> None:
+async def comes(server: LiveKitServer, join: JoinRoom, number: int, *, stays: bool = False) -> str:
+    """A user comes, one in a second, and is served by a single agent; returns the build."""
+    await asyncio.sleep(number)  # This is the load, not a wait.
+    await server.create_room(f"room-{number}")
+    user = await join(server, f"room-{number}")
+    agent = await user.agent()
+    assert len(user.agents_seen) == 1
+    if not stays:
+        await user.leave()
+    return agent.attributes["build.id"]
+
+
+PAUSE_S = 3.0
+"""The first pause of workers that are started with short ones."""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_the_previous_image_takes_over_when_the_current_build_is_gone(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    """Be it that it was deployed again, or that the code was reverted: its build is known."""
+    folder = faults.with_short_pauses(tmp_path / "copy", PAUSE_S)
+    before = await worker(own_livekit, folder=folder, **build("old"))
+    await is_current(own_livekit, "old")
+    before.send()
+    new = await worker(own_livekit, **build("new"))
+    await is_current(own_livekit, "new")
+    for _ in range(2):
+        await worker(own_livekit, folder=folder, **build("old"))
+    new.kill_family()
+    async with asyncio.TaskGroup() as group:
+        users = [group.create_task(comes(own_livekit, join, number)) for number in range(40)]
+        await is_current(own_livekit, "old")
+    assert {user.result() for user in users} == {"old"}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_full_current_build_is_helped_and_stays_current(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom, tmp_path: Path
+) -> None:
+    folder = faults.with_short_pauses(tmp_path / "copy", PAUSE_S)
+    old = await worker(own_livekit, folder=folder, **build("old"))
+    await is_current(own_livekit, "old")
+    await worker(own_livekit, **build("new") | {"AGENT_MAX_SESSIONS": "1"})
+    await is_current(own_livekit, "new")
+    assert await comes(own_livekit, join, 0, stays=True) == "new"
+    async with asyncio.TaskGroup() as group:
+        users = [group.create_task(comes(own_livekit, join, number)) for number in range(1, 50)]
+    assert {user.result() for user in users} == {"old"}
+    rollout = await rollout_in(own_livekit)
+    assert rollout is not None
+    assert rollout.is_current("new")
+    # It was found to be gone, and has objected.
+    assert rollout.revision >= CHALLENGED_AND_DEFENDED
+    assert rollout.challenger is None
+    warnings = [line for line in old.records if line["message"].startswith("nobody took a job")]
+    assert len(warnings) >= 1 + GONE_AFTER
+
+
+CHALLENGED_AND_DEFENDED = 4
+"""The revision after old, new, a challenge and an objection."""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_worker_that_was_cut_off_follows_when_it_is_back(
+    bed: Testbed, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    proxy = await bed.proxy(own_livekit)
+    old = await worker(own_livekit, LIVEKIT_URL=proxy.url, **build("old"))
+    await is_current(own_livekit, "old")
+    with proxy.answering(HTTPStatus.SERVICE_UNAVAILABLE):
+        proxy.cut_oldest()
+        await worker(own_livekit, **build("new"))
+        await is_current(own_livekit, "new")
+    await old.logged("registered worker", count=2, deadline_s=180)
+    await asyncio.sleep(FOLLOWED_S)
+    rooms = [f"room-{number}" for number in range(8)]
+    assert Counter((await served(own_livekit, join, rooms)).values()) == {"new": 8}
+
+
+async def delete_the_room(server: LiveKitServer, room: str = ROOM) -> None:
     async with server.api() as client:
-        await client.room.delete_room(api.DeleteRoomRequest(room=ROOM))
+        await client.room.delete_room(api.DeleteRoomRequest(room=room))
 
 
 async def restart_the_server(server: LiveKitServer) -> None:
@@ -289,33 +370,24 @@ async def test_another_deployment_has_a_rollout_of_its_own(
 async def test_the_room_of_an_unnamed_agent_is_offered_to_nobody(
     own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
-    unnamed = {"LIVEKIT_AGENT_NAME": ""}
     room = rollout_document.room_of("", "")
-    workers = [
-        await worker(own_livekit, **build("old") | unnamed),
-        await worker(own_livekit, **build("new") | unnamed | {"AGENT_ROLLOUT": "off"}),
-    ]
-    await is_current(own_livekit, "old", room)
+    unnamed = {"LIVEKIT_AGENT_NAME": ""}
+    stock = await worker(
+        own_livekit,
+        command=("-m", "build_aware.rehearsal.contestants.stock", "start"),
+        **build("stock") | unnamed,
+    )
+    ours = await worker(own_livekit, **build("ours") | unnamed)
+    await is_current(own_livekit, "ours", room)
+    await delete_the_room(own_livekit, room)
+    await is_current(own_livekit, "ours", room)
+    async with own_livekit.api() as client:
+        (nobody,) = await client.agent_dispatch.list_dispatch(room)
+    assert (nobody.agent_name, list(nobody.state.jobs)) == (NOBODY, [])
     user = await join(own_livekit, "call")
-    await user.agent()
-    for each in workers:
-        assert not each.find("job offer answered", room=room)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-async def test_a_full_current_build_is_helped_by_the_one_before(
-    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
-) -> None:
-    await worker(own_livekit, **build("old"))
-    await is_current(own_livekit, "old")
-    await worker(own_livekit, **build("new") | {"AGENT_MAX_SESSIONS": "1"})
-    await is_current(own_livekit, "new")
-    users: list[User] = []
-    for number, expected in enumerate(("new", "old", "old")):
-        await own_livekit.create_room(f"room-{number}")
-        users.append(await join(own_livekit, f"room-{number}"))
-        await users[-1].agent(build=expected)
+    await until(lambda: user.agents, "an agent, of whichever worker")
+    assert room not in stock.output
+    assert not ours.find("job offer answered", room=room)
 
 
 @pytest.mark.slow
