@@ -226,7 +226,8 @@ class Adoption:
         self._follow_own_jobs()
         if not self._connected():
             return
-        if self._sweep.is_due(time.monotonic()):
+        now_s = time.monotonic()
+        if self._sweep.is_due(now_s) or (self._keeper is not None and self._keeper.is_due(now_s)):
             try:
                 await self._sweep.list_rooms(api)
             except Exception as error:

@@ -65,6 +65,7 @@ class Keeper:
         self._newest = newest
         self._may_write = may_write
         self._registered_s = math.inf
+        self._counts = False
         self._not_before_s = -math.inf
         self._unreadable: str | None = None
         self._was_known = False
@@ -74,6 +75,11 @@ class Keeper:
     def registered(self, now_s: float) -> None:
         """This worker has registered."""
         self._registered_s = now_s
+        self._counts = False
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether this worker's build counts from now on, and a list is due for that."""
+        return not self._counts and now_s >= self._registered_s + STABLE_S
 
     def take_in(self, api: LiveKitAPI, rooms: Iterable[Room], now_s: float) -> None:
         """Take in a list of all rooms, and write what is to be written.
@@ -84,6 +90,7 @@ class Keeper:
             now_s: the time.
         """
         room = next((each for each in rooms if each.name == self._room), None)
+        self._counts = now_s >= self._registered_s + STABLE_S
         if not self._learn(room, now_s):
             return
         known = self._following.rollout
@@ -134,7 +141,7 @@ class Keeper:
             return known
         if known is not None and known.challenger is not None and known.is_current(self._build):
             return known.defended()
-        if now_s < self._registered_s + STABLE_S:
+        if not self._counts:
             return None
         rollout = known or Rollout()
         if self._may_take_over(rollout, now_s):

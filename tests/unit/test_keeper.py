@@ -121,6 +121,17 @@ async def test_not_before_it_has_been_registered_for_a_while(server: StubServer)
     assert written(server).is_current("new")
 
 
+async def test_its_time_is_not_waited_for_until_the_next_list(server: StubServer) -> None:
+    worker = Worker(server)
+    now_s = time.monotonic()
+    worker.keeper.registered(now_s)
+    assert not worker.keeper.is_due(now_s + STABLE_S - 1)
+    assert worker.keeper.is_due(now_s + STABLE_S)
+    worker.keeper.registered(now_s - STABLE_S)
+    await worker.sweeps(1)
+    assert not worker.keeper.is_due(now_s)
+
+
 async def test_where_commands_decide_a_new_build_becomes_known(server: StubServer) -> None:
     carries(server, newest("old"))
     await Worker(server, "new", newest=False).sweeps()
