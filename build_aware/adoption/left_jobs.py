@@ -75,7 +75,7 @@ class LeftJobs:
 
     def looked(self, record: RoomRecord) -> None:
         """A look has found who serves the dispatches of a room."""
-        for known in _refused(record):
+        for known in list(_refused(record)):
             if (agent := record.served.get(known.dispatch.id)) is not None:
                 _is_settled(known)
                 if self._following.taken(record.room.name, agent.build):
@@ -83,6 +83,9 @@ class LeftJobs:
             elif any(job.state.status == JobStatus.JS_RUNNING for job in known.dispatch.state.jobs):
                 # Somebody took it, whose agent may need long to come.
                 known.was_refused = False
+            else:
+                return
+            record.watch.relax()
 
     def adopted(self, record: RoomRecord, dispatch_id: str, now_s: float) -> None:
         """This worker has started a job for a dispatch."""

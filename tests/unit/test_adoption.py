@@ -457,6 +457,17 @@ async def test_a_refused_job_that_somebody_takes_costs_one_call_and_opens_nothin
     assert not has_paused(old)
 
 
+async def test_also_where_it_was_looked_at_before_its_time(old: Worker) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    known = refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS, there=[a_user(), agent_of("new")])
+    await until(lambda: not known.was_refused, "an answer", SOON_S)
+    later_s = time.monotonic() + 2 * LEFT_S
+    await until(lambda: time.monotonic() > later_s, "its time", SOON_S)
+    assert old.server.calls.total() - old.server.calls["ListRooms"] == 1
+
+
 async def test_and_none_where_the_list_shows_its_agent(old: Worker) -> None:
     old.server.has(ANYBODYS, there=[])
     await old.sweeps()
