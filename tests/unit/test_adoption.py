@@ -458,8 +458,7 @@ async def test_a_refused_job_that_somebody_takes_costs_one_call_and_opens_nothin
 
 
 async def test_also_where_it_was_looked_at_before_its_time(old: Worker) -> None:
-    old.server.has(ANYBODYS, there=[])
-    await old.sweeps()
+    """Because it is new in the list."""
     known = refuses(old, ANYBODYS)
     old.server.has(ANYBODYS, there=[a_user(), agent_of("new")])
     await until(lambda: not known.was_refused, "an answer", SOON_S)

@@ -238,6 +238,8 @@ def test_a_pause_ends_when_others_are_wanted(old: Following) -> None:
     assert old.takes("room", 1)
     learns(old, NEW_IS_CURRENT.promoted("newer", NOW, force=True))
     assert not old.takes("room", 1)
+    learns(old, NEW_IS_CURRENT)
+    assert not old.takes("room", 1)
 
 
 def test_where_somebody_objects_the_current_build_is_not_gone_for_a_while(old: Following) -> None:
@@ -250,12 +252,13 @@ def test_where_somebody_objects_the_current_build_is_not_gone_for_a_while(old: F
     learns(old, challenged, 200)
     assert old.current_is_gone(205)
     learns(old, challenged.defended(), 210)
-    now_s = 3 * PAUSE_S + 4 * PAUSE_S
+    gone, now_s = [], 3 * PAUSE_S + 4 * PAUSE_S
     for _ in range(2):
         assert not old.takes("probe", now_s)
         now_s += old.not_taken("probe", now_s)
+        gone.append(old.current_is_gone(210 + LONGEST_PAUSE_S))
+    assert gone == [False, True]
     assert not old.current_is_gone(209 + LONGEST_PAUSE_S)
-    assert old.current_is_gone(210 + LONGEST_PAUSE_S)
 
 
 def test_one_that_never_becomes_known_follows_from_the_start() -> None:

@@ -91,6 +91,7 @@ def test_reading_raises_nothing_else(text: str) -> None:
         ({"current": {"build": "\ud800", "since": "2026"}}, "'current' without build"),
         ({"current": {"build": "a", "since": "\ud800"}}, "'current' without since"),
         ({"challenger": "not a build"}, "'the document' without challenger"),
+        ({"note": 9000 * "x"}, "characters, of 8192 at most"),
         ({"challenger": 5}, "'the document' without challenger"),
         ({"ramp": {"build": "a", "since": "2026"}}, "a ramp without percent"),
         ({"ramp": {"build": "a", "since": "2026", "percent": True}}, "a ramp without percent"),
