@@ -103,6 +103,7 @@ async def test_a_new_build_takes_all_new_sessions_and_calls_go_on(
     for _ in range(2):
         await worker(own_livekit, **build("old"))
     await is_current(own_livekit, "old")
+    await own_livekit.create_room("call")
     call = await join(own_livekit, "call", identity="caller")
     agent = await call.agent(build="old")
     await worker(own_livekit, **build("new"))
@@ -118,6 +119,7 @@ async def test_a_new_build_takes_all_new_sessions_and_calls_go_on(
 async def test_the_commands_steer_it(
     own_livekit: LiveKitServer, old_and_new: tuple[Process, Process], join: JoinRoom
 ) -> None:
+    await own_livekit.create_room("call")
     call = await join(own_livekit, "call", identity="caller")
     await call.agent(build="new")
 
