@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -188,6 +189,8 @@ def _ask(place: Place, asking: Coroutine[Any, Any, T]) -> T:
     from build_aware.adoption.api_errors import API_ERRORS  # noqa: PLC0415 slow
     from build_aware.cli import rollout as steering  # noqa: PLC0415
 
+    # The secret of `livekit-server --dev` is short, and whoever uses it has not chosen it.
+    warnings.filterwarnings("ignore", message="The HMAC key is")
     try:
         return asyncio.run(asking)
     except RolloutError as error:
