@@ -31,6 +31,7 @@ from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
 BUILD: Final = "build-A"
 WAITING_ROOMS: Final = 2
 LIMIT_S: Final = 6.0
+"""What a drain promises to those whom only its build may serve."""
 AROUND: Final = {"joins before": 0.2, "joins with it": 0.5, "joins after": 0.8}
 """When users join, in seconds; the stop signal comes after half a second."""
 
@@ -47,7 +48,7 @@ class Drain:
 
     Args:
         bed: where all is started.
-        waits: takes the seconds that each kind of user waited for an answer.
+        waits: takes the seconds until an agent was there, for each kind of user.
     """
 
     def __init__(self, bed: Testbed, waits: Waits) -> None:
