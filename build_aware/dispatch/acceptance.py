@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from livekit.protocol.agent import Job
-from prometheus_client import Counter
 
 from build_aware.dispatch import attributes
-from build_aware.dispatch import target as targets
 from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.target import Asked, Malformed, Target
 from build_aware.identity.build import Build
@@ -36,14 +34,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_S: Final = 10.0
 """How long a request handler may take: livekit-server waits as long (`AssignJobTimeout`)."""
-
-_SHOWN_CHARACTERS: Final = 80
-
-JOBS_OFFERED: Final = Counter(
-    "agent_jobs_offered_total",
-    "Jobs that LiveKit offered to this worker, by answer and reason.",
-    ["answer", "reason"],
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +90,8 @@ class Acceptance:
         rooms: what this worker knows of the rooms; an offer adds to it.
         team: the team's own `on_request`, if it has one: asked after ours, it may refuse, or accept
             under a name of its own.
+        on_answered: is told each answer, right before it is given: the job, what it asks for, and
+            the decision.
         on_refused: is told the room of each job that this worker does not get to serve.
         on_accepted: is told each job that has begun here.
     """
@@ -112,6 +104,7 @@ class Acceptance:
         is_full: Callable[[], bool],
         rooms: Rooms,
         team: RequestHandler | None = None,
+        on_answered: Callable[[Job, Asked, Decision], None] = lambda _, __, ___: None,
         on_refused: Callable[[str], None] = lambda _: None,
         on_accepted: Callable[[Job], None] = lambda _: None,
     ) -> None:
@@ -120,6 +113,7 @@ class Acceptance:
         self._is_full = is_full
         self._rooms = rooms
         self._team = team
+        self._on_answered = on_answered
         self._on_refused = on_refused
         self._on_accepted = on_accepted
         self._accepting: dict[str, Job] = {}
@@ -149,7 +143,7 @@ class Acceptance:
             held=self._rooms.holds(job.room.name, now_s),
         )
         if not decision.accept:
-            _tell_soon(job, asked, decision)
+            self._on_answered(job, asked, decision)
             await request.reject(terminate=False)
             self._on_refused(job.room.name)
             return
@@ -160,7 +154,7 @@ class Acceptance:
             nonlocal accepted
             accepted = accepts
             said = decision if accepts else Decision(False, "on_request")
-            _tell_soon(job, asked, said)
+            self._on_answered(job, asked, said)
 
         try:
             await self.ask_team(request, answered)
@@ -238,34 +232,3 @@ class Acceptance:
                 extra={"job_id": job.id, "room": job.room.name, "timeout_s": ANSWER_S},
             )
             self._on_refused(job.room.name)
-
-
-def _tell_soon(job: Job, asked: Asked, decision: Decision) -> None:
-    """Log and count an offer, but not before its answer: writing a line takes longer than all else.
-
-    The event loop sends first what it was given first.
-    """
-    asyncio.get_running_loop().call_later(0, _tell, job, asked, decision)
-
-
-def _tell(job: Job, asked: Asked, decision: Decision) -> None:
-    answer = "accept" if decision.accept else "reject"
-    JOBS_OFFERED.labels(answer, decision.reason).inc()
-    fields = {
-        "job_id": job.id,
-        "dispatch_id": job.dispatch_id,
-        "room": job.room.name,
-        "room_id": job.room.sid,
-        "agent_name": job.agent_name,
-        "answer": answer,
-        "reason": decision.reason,
-    }
-    if isinstance(asked, Target):
-        fields["target"] = ascii(" or ".join(asked.names))[:_SHOWN_CHARACTERS]
-    if isinstance(asked, Malformed):
-        logger.warning(
-            "job offer answered, ignoring a malformed target; correct it in the metadata",
-            extra=fields | {"found": asked.found, "expected": targets.EXPECTED},
-        )
-    else:
-        logger.info("job offer answered", extra=fields)

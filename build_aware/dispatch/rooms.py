@@ -177,7 +177,9 @@ class Rooms:
     """The rooms of one server, by name."""
 
     def __init__(self) -> None:
-        self._records: dict[str, RoomRecord] = {}
+        self._found: dict[str, RoomRecord] = {}
+        self._offers: list[tuple[Job, float]] = []
+        """Of rooms that were not known: still to be taken in, after they are answered."""
         self._back_s = -math.inf
         self._tidied_s = -math.inf
 
@@ -206,7 +208,7 @@ class Rooms:
 
     def holds(self, name: str, now_s: float) -> bool:
         """Whether a room is left to the agents that it had before an outage."""
-        record = self._records.get(name)
+        record = self._found.get(name)  # What is only offered is not held.
         return record is not None and now_s < record.held_until_s
 
     def listed(self, rooms: Iterable[Room], now_s: float) -> list[str]:
@@ -235,12 +237,26 @@ class Rooms:
         if now_s > self._tidied_s + UNLISTED_S:
             # Where nobody lists rooms, offers alone would pile up.
             self._forget(now_s)
+        if job.room.name not in self._found:
+            self._offers.append((job, now_s))
+            return target.asked_by(dispatch_metadata=job.metadata, room_metadata=job.room.metadata)
+        return self._take_in_offer(job, now_s).asked(job.metadata)
+
+    @property
+    def _records(self) -> dict[str, RoomRecord]:
+        """All rooms, those of the last offers among them."""
+        offers, self._offers = self._offers, []
+        for job, now_s in offers:
+            self._take_in_offer(job, now_s)
+        return self._found
+
+    def _take_in_offer(self, job: Job, now_s: float) -> RoomRecord:
         record = self._take_in(job.room, now_s)
         record.take_in([agents.of_job(job)])
-        return record.asked(job.metadata)
+        return record
 
     def _take_in(self, room: Room, now_s: float) -> RoomRecord:
-        record = self._records.get(room.name)
+        record = self._found.get(room.name)
         if record is None or record.room.sid != room.sid:
             before, record = record, RoomRecord(room, now_s, now_s)
             if before is not None:
@@ -251,7 +267,7 @@ class Rooms:
                 record.first_seen_s = before.first_seen_s
                 record.has_agent = before.has_agent
                 record.held_until_s = before.held_until_s
-            self._records[room.name] = record
+            self._found[room.name] = record
         record.room = room
         record.known_s = now_s
         return record

@@ -22,6 +22,7 @@ from build_aware.adoption.judgement import Candidate
 from build_aware.adoption.launch import busy, launch
 from build_aware.dispatch import capacity
 from build_aware.dispatch.acceptance import Acceptance, RequestHandler
+from build_aware.dispatch.answers import Answers
 from build_aware.dispatch.rooms import Rooms
 from build_aware.drain import signals
 from build_aware.drain.budget import Budget, Drain
@@ -84,12 +85,14 @@ class Worker:
         self._rooms = Rooms()
         self._untargeted = settings.untargeted_policy(dev=dev)
         self._measures_itself = livekit_private.measures_itself(server)
+        self._answers = Answers()
         self.acceptance = Acceptance(
             build,
             untargeted=self._untargeted,
             is_full=self._is_full,
             rooms=self._rooms,
             team=team,
+            on_answered=self._answers.given,
             on_refused=self._on_refused_job,
             on_accepted=self._on_accepted_job,
         )
@@ -157,6 +160,7 @@ class Worker:
             await asyncio.wait({self._adopting})
         if self._entered:
             await self._shutdown.close(aclose)
+        self._answers.tell_all()
         if self._shutdown.exit_code != ExitCode.DRAINED:
             raise SystemExit(self._shutdown.exit_code)
 
@@ -267,9 +271,8 @@ class Worker:
         return capacity.is_full(self.session_count(), self._settings.max_sessions)
 
     def _may_adopt(self) -> bool:
-        if not self._link.up or self._is_full():
-            return False
-        return not (self._measures_itself and busy(self._server) is not None)
+        may = self._link.up and not self._is_full()
+        return may and not (self._measures_itself and busy(self._server) is not None)
 
     def _on_refused_job(self, room: str) -> None:
         if self._adoption is not None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 
 from build_aware.dispatch import acceptance as acceptances
 from build_aware.dispatch.acceptance import Acceptance, Decision, Reason, decide
+from build_aware.dispatch.answers import Answers
 from build_aware.dispatch.attributes import of_job
 from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.target import EXPECTED, Asked, Malformed, Target, Untargeted
@@ -115,19 +116,19 @@ class Offer:
         self.terminated.append(terminate)
 
 
-async def get_answer(handler: Acceptance, request: JobRequest) -> None:
-    """Have an offer answered, and wait until that is told, which comes after the answer."""
-    try:
-        await handler(request)
-    finally:
-        for _ in range(2):
-            await asyncio.sleep(0)
-
-
 def acceptance(
     *, untargeted: Policy = "accept", full: bool = False, build: Build = BUILD
 ) -> Acceptance:
-    return Acceptance(build, untargeted=untargeted, is_full=lambda: full, rooms=Rooms())
+    return Acceptance(
+        build, untargeted=untargeted, is_full=lambda: full, rooms=Rooms(), on_answered=tell
+    )
+
+
+def tell(*answer: Any) -> None:
+    """Tell an answer at once."""
+    answers = Answers()
+    answers.given(*answer)
+    answers.tell_all()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def acceptance(
 async def test_a_job_is_accepted_once_and_its_agent_tells_build_and_job(
     offer: Offer, untargeted: Policy
 ) -> None:
-    await get_answer(acceptance(untargeted=untargeted), offer.request)
+    await acceptance(untargeted=untargeted)(offer.request)
     (arguments,) = offer.accepted
     attributes = of_job(BUILD, offer.request.job)
     assert attributes.items() > {("build.id", "7f3c9a1e52d0"), ("build.version", "1.4.2")}
@@ -168,7 +169,7 @@ async def test_a_job_is_accepted_once_and_its_agent_tells_build_and_job(
 async def test_a_job_is_rejected_once_and_left_to_the_next_worker(
     offer: Offer, untargeted: Policy, full: bool
 ) -> None:
-    await get_answer(acceptance(untargeted=untargeted, full=full), offer.request)
+    await acceptance(untargeted=untargeted, full=full)(offer.request)
     assert offer.terminated == [False]
     assert offer.accepted == []
 
@@ -178,7 +179,7 @@ async def test_fullness_is_asked_for_at_every_offer() -> None:
     handler = Acceptance(BUILD, untargeted="accept", is_full=lambda: next(fullness), rooms=Rooms())
     offers = [Offer(), Offer(), Offer()]
     for offer in offers:
-        await get_answer(handler, offer.request)
+        await handler(offer.request)
     assert [len(offer.accepted) for offer in offers] == [1, 0, 1]
 
 
@@ -211,7 +212,7 @@ async def test_a_rejected_job_never_counts_as_accepting() -> None:
         raise AssertionError("a job was accepted against the policy")
 
     request = JobRequest(job=Job(id="AJ_1"), on_accept=on_accept, on_reject=on_reject)
-    await get_answer(handler, request)
+    await handler(request)
     assert seen == [0]
 
 
@@ -222,7 +223,7 @@ async def test_a_job_that_livekit_never_assigns_is_a_warning(
         raise AssignmentTimeoutError
 
     handler, offer = acceptance(), Offer(on_accepting=never)
-    await get_answer(handler, offer.request)
+    await handler(offer.request)
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert record.levelno == logging.WARNING
     assert "never assigned" in record.getMessage()
@@ -237,7 +238,7 @@ async def test_any_other_failure_is_livekits_to_see() -> None:
 
     handler = acceptance()
     with pytest.raises(ConnectionError):
-        await get_answer(handler, Offer(on_accepting=fail).request)
+        await handler(Offer(on_accepting=fail).request)
     assert handler.accepting == {}
 
 
@@ -246,7 +247,7 @@ async def test_a_malformed_target_is_one_warning_that_says_what_is_expected(
     caplog: pytest.LogCaptureFixture, untargeted: Policy
 ) -> None:
     caplog.set_level(logging.INFO)
-    await get_answer(acceptance(untargeted=untargeted), Offer(room_metadata=BROKEN).request)
+    await acceptance(untargeted=untargeted)(Offer(room_metadata=BROKEN).request)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "malformed target" in record.getMessage()
@@ -263,7 +264,7 @@ async def test_every_other_decision_is_one_line_with_its_reason(
     caplog.set_level(logging.INFO)
     handler = acceptance()
     metadata = json.dumps({"agent_build": ["ü\n", "b" * 999]})
-    await get_answer(handler, Offer(room_metadata=metadata).request)
+    await handler(Offer(room_metadata=metadata).request)
     (record,) = caplog.records
     assert record.levelno == logging.INFO
     fields = vars(record)
@@ -271,19 +272,6 @@ async def test_every_other_decision_is_one_line_with_its_reason(
     assert (fields["answer"], fields["reason"]) == ("reject", "other-target")
     assert fields["target"].startswith(r"'\xfc\n or bbb")
     assert len(fields["target"]) <= 100
-
-
-async def test_no_answer_waits_for_its_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    lines = []
-
-    async def on_accepting() -> None:
-        lines.append(len(caplog.records))
-        # What is given to the event loop with the answer comes before the line, too.
-        asyncio.get_running_loop().call_soon(lambda: lines.append(len(caplog.records)))
-
-    await get_answer(acceptance(), Offer(on_accepting=on_accepting).request)
-    assert (lines, len(caplog.records)) == ([0, 0], 1)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +290,7 @@ async def test_every_answer_is_counted_once_by_its_reason(
     offer: Offer, untargeted: Policy, full: bool, answer: Policy, reason: Reason
 ) -> None:
     before = jobs_offered()
-    await get_answer(acceptance(untargeted=untargeted, full=full), offer.request)
+    await acceptance(untargeted=untargeted, full=full)(offer.request)
     after = jobs_offered()
     grown = {labels: n - before.get(labels, 0) for labels, n in after.items()}
     assert {labels: n for labels, n in grown.items() if n} == {(answer, reason): 1}
@@ -352,6 +340,7 @@ class Team:
             is_full=lambda: False,
             rooms=Rooms(),
             team=self._on_request,
+            on_answered=tell,
             on_refused=self.told.append,
             on_accepted=lambda job: self.began.append(job.id),
         )
@@ -369,13 +358,13 @@ async def test_the_team_is_not_asked_about_jobs_of_other_builds(
     offer: Offer, untargeted: Policy
 ) -> None:
     team = Team(lambda request: request.accept(), untargeted=untargeted)
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     assert (team.asked, offer.terminated) == ([], [False])
 
 
 async def test_the_team_sees_livekits_own_kind_of_request() -> None:
     team, offer = Team(lambda request: request.accept()), Offer(room_metadata=OURS)
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     (request,) = team.asked
     assert type(request) is JobRequest
     assert (request.id, request.job, request.room.name) == ("AJ_1", offer.request.job, "a-room")
@@ -392,7 +381,7 @@ async def test_the_team_accepts_under_a_name_of_its_own_and_our_attributes_stay_
 
     team, offer = Team(accept), Offer(dispatch_metadata=OURS)
     before = jobs_offered()
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     assert changes(before) == {("accept", "target"): 1}
     ours = of_job(BUILD, offer.request.job)
     assert offer.accepted == [
@@ -404,7 +393,7 @@ async def test_the_team_accepts_under_a_name_of_its_own_and_our_attributes_stay_
 
 async def test_a_team_that_says_nothing_more_gets_livekits_own_identity() -> None:
     team, offer = Team(lambda request: request.accept()), Offer()
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     (arguments,) = offer.accepted
     assert (arguments.identity, arguments.name) == ("agent-AJ_1", "")
     assert arguments.attributes == of_job(BUILD, offer.request.job)
@@ -433,7 +422,7 @@ async def test_the_team_may_leave_a_job_to_the_next_worker(
     caplog.set_level(logging.INFO)
     team, offer = Team(lambda request: request.reject(terminate=False)), Offer()
     before = jobs_offered()
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     assert (offer.terminated, offer.accepted) == ([False], [])
     assert (team.told, team.began) == (["a-room"], [])
     assert changes(before) == {BY_THE_TEAM: 1}
@@ -448,7 +437,7 @@ async def test_a_bare_reject_goes_to_livekit_as_written_and_is_explained_once(
     team, offers = Team(lambda request: request.reject()), [Offer(), Offer()]
     before = jobs_offered()
     for offer in offers:
-        await get_answer(team.handler, offer.request)
+        await team.handler(offer.request)
     assert [offer.terminated for offer in offers] == [[True], [True]]
     # It has ended for everybody: nobody adopts its room.
     assert team.told == []
@@ -465,7 +454,7 @@ async def test_what_the_team_raises_is_livekits_to_see() -> None:
     team, offer = Team(fail), Offer()
     before = jobs_offered()
     with pytest.raises(LookupError, match="a bug of theirs"):
-        await get_answer(team.handler, offer.request)
+        await team.handler(offer.request)
     # LiveKit refuses it then, for nobody but this worker.
     assert changes(before) == {}
     assert (offer.answers, team.handler.accepting) == (0, {})
@@ -475,7 +464,7 @@ async def test_a_team_that_does_not_answer_leaves_it_to_livekit() -> None:
     async def say_nothing(request: JobRequest) -> None: ...
 
     team, offer = Team(say_nothing), Offer()
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     assert (offer.answers, team.handler.accepting) == (0, {})
 
 
@@ -486,7 +475,7 @@ async def test_an_answer_after_the_handler_has_returned_fails_nothing() -> None:
         answers.append(asyncio.ensure_future(request.reject(terminate=False)))
 
     team, offer = Team(later), Offer()
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     await answers[0]
     assert (offer.terminated, team.told) == ([False], ["a-room"])
 
@@ -499,7 +488,7 @@ async def test_a_team_that_hangs_keeps_no_place_and_no_drain(
 
     monkeypatch.setattr(acceptances, "ANSWER_S", 0.0)
     team, offer = Team(hang), Offer()
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     # LiveKit refuses it then, for nobody but this worker.
     assert (offer.answers, team.handler.accepting) == (0, {})
     assert team.told == ["a-room"]
@@ -516,7 +505,7 @@ async def test_a_team_that_has_answered_may_take_its_time(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(acceptances, "ANSWER_S", 0.01)
     team, offer = Team(lambda request: request.accept()), Offer(on_accepting=assigned)
-    await get_answer(team.handler, offer.request)
+    await team.handler(offer.request)
     assert (len(offer.accepted), team.told) == (1, [])
 
 
@@ -525,7 +514,7 @@ async def test_a_timeout_of_the_teams_own_is_livekits_to_see() -> None:
         raise TimeoutError("of theirs")
 
     with pytest.raises(TimeoutError, match="of theirs"):
-        await get_answer(Team(fail).handler, Offer().request)
+        await Team(fail).handler(Offer().request)
 
 
 async def test_a_job_that_livekit_never_assigns_is_a_warning_with_a_team_too(
@@ -535,7 +524,7 @@ async def test_a_job_that_livekit_never_assigns_is_a_warning_with_a_team_too(
         raise AssignmentTimeoutError
 
     team = Team(lambda request: request.accept())
-    await get_answer(team.handler, Offer(on_accepting=never).request)
+    await team.handler(Offer(on_accepting=never).request)
     assert any("never assigned" in record.getMessage() for record in caplog.records)
     assert (team.told, team.began) == (["a-room"], [])
 
@@ -565,7 +554,7 @@ async def test_a_worker_that_refuses_remembers_the_room() -> None:
     handler = Acceptance(
         BUILD, untargeted="reject", is_full=lambda: False, rooms=Rooms(), on_refused=told.append
     )
-    await get_answer(handler, Offer().request)
+    await handler(Offer().request)
     assert told == ["a-room"]
 
 
@@ -595,7 +584,7 @@ async def test_any_metadata_gets_exactly_one_answer(
     room_metadata: str, dispatch_metadata: str, untargeted: Policy, full: bool
 ) -> None:
     offer = Offer(room_metadata=room_metadata, dispatch_metadata=dispatch_metadata)
-    await get_answer(acceptance(untargeted=untargeted, full=full), offer.request)
+    await acceptance(untargeted=untargeted, full=full)(offer.request)
     assert offer.answers == 1
     assert not any(offer.terminated)
 

@@ -222,6 +222,22 @@ GERMAN: Final = json.dumps({"language": "de"})
 FRENCH_OF_OURS: Final = json.dumps({"language": "fr", "agent_build": "ours"})
 
 
+def test_a_room_is_known_as_soon_as_it_is_offered() -> None:
+    """Although it is taken in later: until then its offer has to be answered."""
+    rooms = Rooms()
+    rooms.offered(offer(room(OURS), FRENCH, "AD_fr"), NOW)
+    (record,) = rooms.all()
+    assert (record.first_seen_s, set(record.dispatches)) == (NOW, {"AD_fr"})
+    assert record_of(rooms) is record
+
+
+def test_an_offer_before_an_outage_is_of_the_room_before_it() -> None:
+    rooms = Rooms()
+    rooms.offered(offer(room(OURS)), NOW)
+    rooms.connected_again(NOW + 5)
+    assert rooms.offered(offer(room(sid="RM_2")), NOW + 5.1) == Target(("ours",))
+
+
 def test_every_dispatch_that_was_offered_is_known() -> None:
     rooms = Rooms()
     rooms.offered(offer(room(), FRENCH, "AD_fr"), NOW)

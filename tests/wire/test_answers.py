@@ -80,3 +80,13 @@ async def test_a_thousand_strange_metadata_get_one_answer_each(
     assert len(answered) == len(strange) + 1
     assert "Traceback" not in running.output
     assert not [record for record in running.records if record["level"] == "ERROR"]
+
+
+async def test_a_worker_that_ends_has_told_all_answers(
+    fake: FakeLiveKit, worker: StartWorker
+) -> None:
+    running = await worker(fake)
+    await asyncio.gather(*(fake.offer(room_metadata=asking_for("another")) for _ in range(20)))
+    running.send()
+    assert await running.exit() == 0
+    assert len(running.find("job offer answered", reason="other-target")) == 20

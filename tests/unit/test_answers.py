@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from livekit.protocol.agent import Job
+from livekit.protocol.models import Room
+
+from build_aware.dispatch import answers
+from build_aware.dispatch.acceptance import Decision
+from build_aware.dispatch.answers import Answers
+from build_aware.dispatch.target import Untargeted
+from build_aware.testbed.waiting import until
+
+
+def give(to: Answers, number: int) -> None:
+    job = Job(id=f"AJ_{number}", room=Room(name=f"room-{number}"))
+    to.given(job, Untargeted(), Decision(True, "untargeted"))
+
+
+async def test_a_burst_is_answered_before_it_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "TELL_S", 0.01)
+    caplog.set_level(logging.INFO)
+    some = Answers()
+    for number in range(3):
+        give(some, number)
+        await asyncio.sleep(0)
+    assert caplog.records == []
+    # Between two lines the event loop gets to the next offer.
+    told = []
+    async with asyncio.timeout(5):
+        while len(caplog.records) < 3:
+            await asyncio.sleep(0)
+            told.append(len(caplog.records))
+    assert set(told) == {0, 1, 2, 3}
+    assert [vars(record)["room"] for record in caplog.records] == ["room-0", "room-1", "room-2"]
+
+
+async def test_what_comes_after_a_burst_is_told_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "TELL_S", 0)
+    caplog.set_level(logging.INFO)
+    some = Answers()
+    for number in range(3):
+        give(some, number)
+        await until(lambda: len(caplog.records) > number, "its line", 5)  # noqa: B023
+
+
+async def test_a_worker_that_ends_tells_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    some = Answers()
+    for number in range(3):
+        give(some, number)
+    some.tell_all()
+    assert len(caplog.records) == 3
+    some.tell_all()
+    assert len(caplog.records) == 3
