@@ -14,9 +14,9 @@ from build_aware.dispatch import target as targets
 from build_aware.dispatch.acceptance import Decision
 from build_aware.dispatch.target import Asked, Malformed, Target
 
-TELL_S: Final = 0.1
-"""How long after an answer it is told. Writing a line takes as long as an answer: those of a burst
-would wait for the lines of the first."""
+BURST_S: Final = 0.1
+"""How long after the first answers of a burst they are told. Writing a line takes as long as an
+answer: the others would wait for the lines of these."""
 
 _SHOWN_CHARACTERS: Final = 80
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Answers:
-    """Logs and counts answers, a moment after they were given."""
+    """Logs and counts answers: right after they were given, or when a burst of them is over."""
 
     def __init__(self) -> None:
         self._untold: deque[tuple[Job, Asked, Decision]] = deque()
@@ -45,19 +45,28 @@ class Answers:
         """
         self._untold.append((job, asked, decision))
         if len(self._untold) == 1:
-            asyncio.get_running_loop().call_later(TELL_S, self._tell_next)
+            # The event loop sends first what it was given first.
+            asyncio.get_running_loop().call_later(0, self._tell_first)
 
     def tell_all(self) -> None:
         """Tell at once what is still to be told: the worker ends."""
         while self._untold:
             _tell(*self._untold.popleft())
 
+    def _tell_first(self) -> None:
+        if len(self._untold) > 1:
+            asyncio.get_running_loop().call_later(BURST_S, self._tell_next)
+        else:
+            self._tell_next()
+
     def _tell_next(self) -> None:
-        if self._untold:
-            _tell(*self._untold.popleft())
+        if not self._untold:
+            return
+        told = self._untold.popleft()
         if self._untold:
             # One at a time, so that the next offer need not wait for all of them.
             asyncio.get_running_loop().call_soon(self._tell_next)
+        _tell(*told)
 
 
 def _tell(job: Job, asked: Asked, decision: Decision) -> None:

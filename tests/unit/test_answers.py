@@ -22,12 +22,14 @@ def give(to: Answers, number: int) -> None:
 async def test_a_burst_is_answered_before_it_is_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "TELL_S", 0.01)
+    monkeypatch.setattr(answers, "BURST_S", 0.01)
     caplog.set_level(logging.INFO)
     some = Answers()
-    for number in range(3):
+    for number in range(2):
         give(some, number)
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    give(some, 2)
     assert caplog.records == []
     # Between two lines the event loop gets to the next offer.
     told = []
@@ -39,10 +41,20 @@ async def test_a_burst_is_answered_before_it_is_told(
     assert [vars(record)["room"] for record in caplog.records] == ["room-0", "room-1", "room-2"]
 
 
-async def test_what_comes_after_a_burst_is_told_too(
+async def test_one_answer_is_told_right_after_it_was_given(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "TELL_S", 0)
+    monkeypatch.setattr(answers, "BURST_S", 1000)
+    caplog.set_level(logging.INFO)
+    give(Answers(), 0)
+    asyncio.get_running_loop().call_soon(lambda: told_before.append(len(caplog.records)))
+    told_before: list[int] = []
+    await until(lambda: caplog.records, "its line", 5)
+    # What was given to the event loop with the answer, the answer itself above all, came first.
+    assert told_before == [0]
+
+
+async def test_what_comes_after_a_burst_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     some = Answers()
     for number in range(3):
