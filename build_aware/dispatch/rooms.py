@@ -217,7 +217,7 @@ class Rooms:
         for record in self._records.values():
             record.listed = False
         for room in rooms:
-            if room.name not in self._records:
+            if room.name not in self._found:
                 new.append(room.name)
             record = self._take_in(room, now_s)
             record.listed = True
