@@ -15,8 +15,8 @@ from build_aware.dispatch.acceptance import Decision
 from build_aware.dispatch.target import Asked, Malformed, Target
 
 BURST_S: Final = 0.1
-"""How long after the first answers of a burst they are told. Writing a line takes as long as an
-answer: the others would wait for the lines of these."""
+"""How long the lines of a burst of answers are held back. Writing one takes as long as answering:
+the last offers of the burst would wait for the lines of the first."""
 
 _SHOWN_CHARACTERS: Final = 80
 
