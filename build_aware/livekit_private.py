@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -181,6 +182,27 @@ def stop_refilling(server: AgentServer) -> None:
     `num_idle_processes` is no more than the start value.
     """
     server._proc_pool._default_num_idle_processes = 0
+
+
+@uses("livekit.agents.ipc.supervised_proc:SupervisedProc", "join")
+def keep_drain_from_spinning() -> None:
+    """Have LiveKit's drain let the event loop run after each job that it has waited for.
+
+    It waits for one job after the other for as long as the pool lists any. To wait for one that has
+    ended gives way to nobody. So where the last two end in the same moment, it would ask for the
+    second one for ever, and the pool, which takes it from its list, would never get its turn.
+    """
+    process = private_names.module("livekit.agents.ipc.supervised_proc").SupervisedProc
+    join = process.join
+    if hasattr(join, "__wrapped__"):
+        return
+
+    @functools.wraps(join)
+    async def joined(self: Any) -> None:
+        await join(self)
+        await asyncio.sleep(0)
+
+    process.join = joined
 
 
 @uses("livekit.agents.ipc.log_queue:LogQueueHandler", "thread")

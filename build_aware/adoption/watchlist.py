@@ -74,11 +74,10 @@ class Watchlist:
                 lapsed = now_s > watch.suspect_until_s
                 record.watch = Watch() if lapsed else watch.of_next_room()
                 continue
-            numbers = (record.room.num_participants, record.room.num_publishers)
-            if watch.numbers == numbers:
+            if watch.numbers == record.numbers:
                 continue
             is_news = watch.numbers is not None or record.is_looked_at
-            watch.numbers = numbers
+            watch.numbers = record.numbers
             if watch.shows_agents:
                 watch.check_at_s = math.inf
             watch.expect(self._first_look_s(watch, now_s), now_s, is_news=is_news)
@@ -107,8 +106,9 @@ class Watchlist:
         """
         due = [
             record
-            for record in self._free()
+            for record in self._rooms.all()
             if record.watch.look_at_s <= now_s
+            and _is_free(record)
             and (record.watch.look_at_s <= now_s - OWN_ROOM_S or not served_here(record))
         ]
         for record in due:
@@ -129,7 +129,11 @@ class Watchlist:
         self._checks = min(self._checks + passed_s * CHECKS_PER_S, CHECKS_PER_S)
         self._checked_s = now_s
         due = sorted(
-            (record for record in self._free() if record.watch.check_at_s <= now_s),
+            (
+                record
+                for record in self._rooms.all()
+                if record.watch.check_at_s <= now_s and _is_free(record)
+            ),
             key=lambda record: record.watch.check_at_s,
         )
         due = [record for record in due if not served_here(record)][: int(self._checks)]
@@ -166,10 +170,6 @@ class Watchlist:
         if (watch := self._watch(name)) is not None:
             watch.look_again(until_s)
 
-    def _free(self) -> Iterable[RoomRecord]:
-        records = self._rooms.all()
-        return (record for record in records if record.listed and not record.is_looked_at)
-
     def _watch(self, name: str) -> Watch | None:
         record = self._rooms.get(name)
         return record.watch if record is not None and record.listed else None
@@ -183,3 +183,7 @@ class Watchlist:
         if watch.shows_agents:
             return now_s + VERIFY_S * self._dice.uniform(1, 2)
         return now_s
+
+
+def _is_free(record: RoomRecord) -> bool:
+    return record.listed and not record.is_looked_at

@@ -43,6 +43,9 @@ class RoomRecord:
 
     Attributes:
         room: the room, as it was last listed or offered.
+        sid: its sid; what is read of `room` itself is slow to read.
+        numbers: how many users it had then, and how many participants published.
+        surplus: how many more these are than users; agents count among those who publish only.
         first_seen_s: when it was first listed, or offered to this worker.
         known_s: when it was last listed or offered.
         listed: whether the last list of all rooms had it, by the server that is connected now.
@@ -65,8 +68,11 @@ class RoomRecord:
     """
 
     room: Room
+    sid: str
     first_seen_s: float
     known_s: float
+    numbers: tuple[int, int] = (0, 0)
+    surplus: int = 0
     listed: bool = False
     dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
     remembered: Remembered | None = None
@@ -88,11 +94,6 @@ class RoomRecord:
     def roles(self) -> set[Role]:
         """The roles that it asks this agent for, as far as is known."""
         return {each.role for each in self.asks()}
-
-    @property
-    def surplus(self) -> int:
-        """How many more publish than there are users; agents count among the former only."""
-        return self.room.num_publishers - self.room.num_participants
 
     @property
     def is_looked_at(self) -> bool:
@@ -121,6 +122,13 @@ class RoomRecord:
         if record is None:
             record = self.dispatches[dispatch.id] = DispatchRecord(dispatch)
         return record
+
+    def seen(self, room: Room, now_s: float) -> None:
+        """It was listed or offered."""
+        self.room = room
+        self.known_s = now_s
+        self.numbers = users, publishers = room.num_participants, room.num_publishers
+        self.surplus = publishers - users
 
     def take_in(self, dispatches: Iterable[AgentDispatch], *, gone: Collection[str] = ()) -> None:
         """Take in dispatches for this agent that the room has.
@@ -214,21 +222,26 @@ class Rooms:
     def listed(self, rooms: Iterable[Room], now_s: float) -> list[str]:
         """Take in a list of all rooms, and return the names of those that are new in it."""
         new = []
-        for record in self._records.values():
+        known = self._records
+        for record in known.values():
             record.listed = False
         for room in rooms:
-            if room.name not in self._found:
+            before = known.get(room.name)
+            if before is None:
                 new.append(room.name)
-            record = self._take_in(room, now_s)
+            if before is not None and before.sid == room.sid:
+                record = before
+            else:
+                record = self._begin(room, now_s)
+            record.seen(room, now_s)
             record.listed = True
-            surplus = record.surplus
-            if surplus > 0:
+            if record.surplus > 0:
                 record.has_agent = True
-            if surplus >= len(record.agents) > 0:
-                record.still_served(now_s)
-            if surplus > len(record.agents):
-                record.waits_for = ()
-                record.waits_for_cpu = False
+                if record.surplus >= len(record.agents) > 0:
+                    record.still_served(now_s)
+                if record.surplus > len(record.agents):
+                    record.waits_for = ()
+                    record.waits_for_cpu = False
         self._forget(now_s)
         return new
 
@@ -251,34 +264,32 @@ class Rooms:
         return self._found
 
     def _take_in_offer(self, job: Job, now_s: float) -> RoomRecord:
-        record = self._take_in(job.room, now_s)
+        record = self._found.get(job.room.name)
+        if record is None or record.sid != job.room.sid:
+            record = self._begin(job.room, now_s)
+        record.seen(job.room, now_s)
         record.take_in([agents.of_job(job)])
         return record
 
-    def _take_in(self, room: Room, now_s: float) -> RoomRecord:
-        record = self._found.get(room.name)
-        if record is None or record.room.sid != room.sid:
-            before, record = record, RoomRecord(room, now_s, now_s)
-            if before is not None:
-                record.watch = before.watch.of_next_room()
-                record.look = before.look
-            if before is not None and self._was_lost(before, now_s):
+    def _begin(self, room: Room, now_s: float) -> RoomRecord:
+        before = self._found.get(room.name)
+        record = self._found[room.name] = RoomRecord(room, room.sid, now_s, now_s)
+        if before is not None:
+            record.watch = before.watch.of_next_room()
+            record.look = before.look
+            if self._was_lost(before, now_s):
                 record.remembered = before.to_remember()
                 record.first_seen_s = before.first_seen_s
                 record.has_agent = before.has_agent
                 record.held_until_s = before.held_until_s
-            self._found[room.name] = record
-        record.room = room
-        record.known_s = now_s
         return record
 
     def _forget(self, now_s: float) -> None:
         self._tidied_s = now_s
-        for name, record in list(self._records.items()):
-            if record.listed or record.is_looked_at:
-                continue
-            if now_s > self._forgotten_at_s(record):
-                del self._records[name]
+        unlisted = [(name, each) for name, each in self._records.items() if not each.listed]
+        for name, record in unlisted:
+            if not record.is_looked_at and now_s > self._forgotten_at_s(record):
+                del self._found[name]
 
     def _was_lost(self, record: RoomRecord, now_s: float) -> bool:
         return record.known_s < self._back_s and now_s <= self._back_s + RETURN_S

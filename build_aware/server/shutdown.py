@@ -13,6 +13,7 @@ from typing import Final
 
 from livekit.agents import AgentServer
 
+from build_aware import livekit_private
 from build_aware.drain.budget import Drain
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.job.shared import Shared
@@ -94,6 +95,7 @@ class Shutdown:
         drain: Callable[[float], Awaitable[None]],
         last_look: Callable[[], Awaitable[bool]],
     ) -> None:
+        livekit_private.keep_drain_from_spinning()
         # LiveKit takes 0 for no limit at all.
         await drain(max(self._clock.sessions_left_s(), 0.001))
         while await last_look():

@@ -60,6 +60,26 @@ async def test_a_call_goes_on_until_its_user_leaves(
     assert not running.find("job offer answered", room="late", answer="accept")
 
 
+async def test_sessions_that_end_in_the_same_moment_do_not_keep_the_worker(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    running = await worker(own_livekit)
+    users = [await join(own_livekit, f"call-{number}") for number in range(3)]
+    for user in users:
+        await user.agent()
+    jobs = [psutil.Process(each["pid"]) for each in running.find("session started")]
+    family = running.family()
+
+    running.send()
+    await running.logged("draining worker")
+    running.send(signal.SIGSTOP)
+    for user in users:
+        await user.leave()
+    await until(lambda: not alive(jobs), "all sessions to end")
+    running.send(signal.SIGCONT)
+    await leaves_clean(running, family)
+
+
 async def test_an_idle_worker_leaves_at_once(
     own_livekit: LiveKitServer, worker: StartWorker
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import logging
 import sys
@@ -16,7 +17,9 @@ import pytest
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest, WorkerOptions
 from livekit.agents import __version__ as installed
 from livekit.agents.ipc import job_proc_lazy_main, log_queue, proc_pool
+from livekit.agents.ipc.job_proc_executor import ProcJobExecutor
 from livekit.agents.ipc.proc_pool import ProcPool
+from livekit.agents.ipc.supervised_proc import SupervisedProc
 from livekit.agents.job import RunningJobInfo
 from livekit.agents.worker import ServerEnvOption, WorkerPermissions
 
@@ -366,6 +369,67 @@ def test_the_pool_keeps_no_more_idle_than_its_default() -> None:
     made._proc_pool = cast(ProcPool, SimpleNamespace(_default_num_idle_processes=4))
     livekit_private.stop_refilling(made)
     assert made._proc_pool._default_num_idle_processes == 0
+
+
+class Turns(ProcPool):
+    """A pool of jobs that all end in the same moment; asked for too often, it fails."""
+
+    asked = 0
+
+    @property
+    def processes(self) -> list[Any]:
+        self.asked += 1
+        assert self.asked < 100, "the drain spins"
+        return super().processes
+
+    def run(self, executors: list[Any]) -> None:
+        self._executors = executors
+        self._warmed_proc_queue = asyncio.Queue()
+        self._events = {}
+        self.monitors = [
+            asyncio.create_task(self._monitor_process_task(each)) for each in executors
+        ]
+
+
+def ends_with(end: asyncio.Event) -> ProcJobExecutor:
+    executor = object.__new__(ProcJobExecutor)
+    vars(executor).update(_running_job=object(), _supervise_atask=asyncio.create_task(end.wait()))
+    return executor
+
+
+async def drains() -> None:
+    end = asyncio.Event()
+    made: Any = server()
+    made._proc_pool = pool = object.__new__(Turns)
+    pool.run([ends_with(end) for _ in range(3)])
+
+    async def nothing() -> None: ...
+
+    made._update_worker_status = nothing
+    vars(made).update(_draining=False, _lock=asyncio.Lock(), _job_lifecycle_tasks=set(), _id="")
+    draining = asyncio.create_task(made.drain(None))
+    await asyncio.sleep(0)
+    end.set()
+    await draining
+
+
+@pytest.fixture
+def unmended(monkeypatch: Any) -> None:
+    monkeypatch.setattr(SupervisedProc, "join", inspect.unwrap(SupervisedProc.join))
+
+
+@pytest.mark.usefixtures("unmended")
+async def test_livekits_drain_spins_where_jobs_end_in_the_same_moment() -> None:
+    """If this fails, LiveKit has mended it, and `keep_drain_from_spinning` can go."""
+    with pytest.raises(AssertionError, match="the drain spins"):
+        await drains()
+
+
+@pytest.mark.usefixtures("unmended")
+async def test_the_drain_does_not_spin() -> None:
+    livekit_private.keep_drain_from_spinning()
+    livekit_private.keep_drain_from_spinning()
+    await drains()
 
 
 def test_the_handler_of_a_job_process_sends_from_a_thread() -> None:
