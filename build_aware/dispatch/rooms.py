@@ -127,8 +127,10 @@ class RoomRecord:
         """It was listed or offered."""
         self.room = room
         self.known_s = now_s
-        self.numbers = users, publishers = room.num_participants, room.num_publishers
-        self.surplus = publishers - users
+        users, publishers = room.num_participants, room.num_publishers
+        if self.numbers != (users, publishers):
+            self.numbers = (users, publishers)
+            self.surplus = publishers - users
 
     def take_in(self, dispatches: Iterable[AgentDispatch], *, gone: Collection[str] = ()) -> None:
         """Take in dispatches for this agent that the room has.
