@@ -225,15 +225,13 @@ class Rooms:
         """Take in a list of all rooms, and return the names of those that are new in it."""
         new = []
         known = self._records
-        for record in known.values():
-            record.listed = False
+        for each in known.values():
+            each.listed = False
         for room in rooms:
-            before = known.get(room.name)
-            if before is None:
+            record = known.get(room.name)
+            if record is None:
                 new.append(room.name)
-            if before is not None and before.sid == room.sid:
-                record = before
-            else:
+            if record is None or record.sid != room.sid:
                 record = self._begin(room, now_s)
             record.seen(room, now_s)
             record.listed = True

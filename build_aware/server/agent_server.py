@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import inspect
 import math
 import os
@@ -28,7 +27,7 @@ from build_aware.identity.errors import BuildError
 from build_aware.job.entrypoint import Entrypoint, SessionEnd
 from build_aware.job.facts import JobFacts, Prepare
 from build_aware.job.shared import Shared
-from build_aware.server import forkserver, logs
+from build_aware.server import forkserver, garbage, logs
 from build_aware.server.worker import Worker
 from build_aware.settings import Command, Options, Settings
 
@@ -115,12 +114,7 @@ class AgentServer(livekit.agents.AgentServer):
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
         """Run until the stop signal; see `livekit.agents.AgentServer.run`."""
         command: Command = "console" if unregistered else "dev" if devmode else "start"
-        if not gc.isenabled():
-            # Off since the start of the program; see `early`. What was imported stays: going
-            # through all of it for the first time would hold up the registration and, twice more,
-            # whatever comes next, by 0.2 s each.
-            gc.freeze()
-            gc.enable()
+        garbage.begin_to_look()
         try:
             config = self.settings_for(command)
             if not livekit_private.has_entrypoint(self):
