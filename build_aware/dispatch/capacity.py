@@ -6,15 +6,21 @@ one. Counting sessions is exact, but LiveKit Cloud allows its own measure only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 SERVER_TARGET_LOAD: Final = 0.7
 """A LiveKit server offers no jobs to a worker with this load or more (its `target_load`)."""
 
 
-def is_full(sessions: int, max_sessions: int | None) -> bool:
-    """Whether another session would be one too many. None leaves it to LiveKit's measure."""
-    return max_sessions is not None and sessions >= max_sessions
+def is_full(count: Callable[[], int], max_sessions: int | None) -> bool:
+    """Whether another session would be one too many.
+
+    Args:
+        count: counts the sessions; not asked where there is no limit, since each offer comes here.
+        max_sessions: how many there may be; None leaves it to LiveKit's measure.
+    """
+    return max_sessions is not None and count() >= max_sessions
 
 
 def load(sessions: int, max_sessions: int) -> float:

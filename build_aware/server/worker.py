@@ -268,7 +268,7 @@ class Worker:
         return {info.job.id: info.job for info in running if info}
 
     def _is_full(self) -> bool:
-        return capacity.is_full(self.session_count(), self._settings.max_sessions)
+        return capacity.is_full(self.session_count, self._settings.max_sessions)
 
     def _may_adopt(self) -> bool:
         may = self._link.up and not self._is_full()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from build_aware.dispatch.capacity import SERVER_TARGET_LOAD, is_full, load
@@ -20,14 +22,18 @@ from build_aware.dispatch.capacity import SERVER_TARGET_LOAD, is_full, load
 def test_a_worker_is_full_when_all_its_sessions_are_taken(
     sessions: int, max_sessions: int | None, full: bool
 ) -> None:
-    assert is_full(sessions, max_sessions) is full
+    assert is_full(lambda: sessions, max_sessions) is full
+
+
+def test_where_there_is_no_limit_nobody_counts() -> None:
+    assert not is_full(lambda: pytest.fail("counted"), None)
 
 
 @pytest.mark.parametrize("max_sessions", [1, 2, 3, 7, 10, 33, 100, 999, 1000])
 def test_a_server_stops_offering_exactly_when_a_worker_is_full(max_sessions: int) -> None:
     for sessions in range(max_sessions + 3):
         offers_no_more = load(sessions, max_sessions) >= SERVER_TARGET_LOAD
-        assert offers_no_more is is_full(sessions, max_sessions), sessions
+        assert offers_no_more is is_full(partial(int, sessions), max_sessions), sessions
 
 
 @pytest.mark.parametrize(
