@@ -6,11 +6,22 @@ one. Counting sessions is exact, but LiveKit Cloud allows its own measure only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 SERVER_TARGET_LOAD: Final = 0.7
 """A LiveKit server offers no jobs to a worker with this load or more (its `target_load`)."""
+
+
+def count(accepting: Collection[str], *others: Iterable[str]) -> int:
+    """How many sessions there are, by the ids of their jobs, each counted once.
+
+    Args:
+        accepting: those that were accepted and do not run yet. There may be hundreds after a burst
+            of offers, each of which comes here.
+        others: those that run, or are about to for another reason.
+    """
+    return len(accepting) + len({each for ids in others for each in ids if each not in accepting})
 
 
 def is_full(count: Callable[[], int], max_sessions: int | None) -> bool:

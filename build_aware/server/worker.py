@@ -176,7 +176,7 @@ class Worker:
     def session_count(self) -> int:
         """Sessions that run here or are about to."""
         adopting = self._adoption.starting if self._adoption else frozenset()
-        return len(set(adopting).union(self._sessions(), self.acceptance.accepting))
+        return capacity.count(self.acceptance.accepting, self._sessions(), adopting)
 
     def state(self) -> State:
         """Where this worker is between its start and its end."""

@@ -3,8 +3,10 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from build_aware.dispatch.capacity import SERVER_TARGET_LOAD, is_full, load
+from build_aware.dispatch.capacity import SERVER_TARGET_LOAD, count, is_full, load
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,17 @@ def test_a_worker_is_full_when_all_its_sessions_are_taken(
     sessions: int, max_sessions: int | None, full: bool
 ) -> None:
     assert is_full(lambda: sessions, max_sessions) is full
+
+
+@given(
+    accepting=st.frozensets(st.sampled_from("abcdefgh")),
+    running=st.frozensets(st.sampled_from("abcdefgh")),
+    adopting=st.frozensets(st.sampled_from("abcdefgh")),
+)
+def test_each_session_is_counted_once(
+    accepting: frozenset[str], running: frozenset[str], adopting: frozenset[str]
+) -> None:
+    assert count(accepting, running, adopting) == len(accepting | running | adopting)
 
 
 def test_where_there_is_no_limit_nobody_counts() -> None:
