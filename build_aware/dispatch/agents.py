@@ -101,13 +101,15 @@ def by_role(dispatches: Iterable[AgentDispatch]) -> list[list[AgentDispatch]]:
 
 def of_job(job: Job) -> AgentDispatch:
     """The dispatch that a job was made of, as far as the job tells."""
-    return AgentDispatch(
+    made = AgentDispatch(
         id=job.dispatch_id,
         agent_name=job.agent_name,
         deployment=job.deployment,
         metadata=job.metadata,
-        attributes=dict(job.attributes),
     )
+    if job.attributes:
+        made.attributes.update(job.attributes)
+    return made
 
 
 def served(

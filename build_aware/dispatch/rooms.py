@@ -140,8 +140,9 @@ class RoomRecord:
             gone: ids of which those that are not among these are to be forgotten.
         """
         dispatches = list(dispatches)
-        for dispatch_id in set(gone) - {each.id for each in dispatches}:
-            self.dispatches.pop(dispatch_id, None)
+        if gone:
+            for dispatch_id in set(gone) - {each.id for each in dispatches}:
+                self.dispatches.pop(dispatch_id, None)
         for dispatch in dispatches:
             record = self.dispatches.get(dispatch.id)
             if record is None or record.dispatch.metadata != dispatch.metadata:
@@ -187,9 +188,7 @@ class Rooms:
     """The rooms of one server, by name."""
 
     def __init__(self) -> None:
-        self._found: dict[str, RoomRecord] = {}
-        self._offers: list[tuple[Job, float]] = []
-        """Of rooms that were not known: still to be taken in, after they are answered."""
+        self._records: dict[str, RoomRecord] = {}
         self._back_s = -math.inf
         self._tidied_s = -math.inf
 
@@ -218,7 +217,7 @@ class Rooms:
 
     def holds(self, name: str, now_s: float) -> bool:
         """Whether a room is left to the agents that it had before an outage."""
-        record = self._found.get(name)  # What is only offered is not held.
+        record = self._records.get(name)
         return record is not None and now_s < record.held_until_s
 
     def listed(self, rooms: Iterable[Room], now_s: float) -> list[str]:
@@ -250,30 +249,17 @@ class Rooms:
         if now_s > self._tidied_s + UNLISTED_S:
             # Where nobody lists rooms, offers alone would pile up.
             self._forget(now_s)
-        if job.room.name not in self._found:
-            self._offers.append((job, now_s))
-            return target.asked_by(dispatch_metadata=job.metadata, room_metadata=job.room.metadata)
-        return self._take_in_offer(job, now_s).asked(job.metadata)
-
-    @property
-    def _records(self) -> dict[str, RoomRecord]:
-        """All rooms, those of the last offers among them."""
-        offers, self._offers = self._offers, []
-        for job, now_s in offers:
-            self._take_in_offer(job, now_s)
-        return self._found
-
-    def _take_in_offer(self, job: Job, now_s: float) -> RoomRecord:
-        record = self._found.get(job.room.name)
-        if record is None or record.sid != job.room.sid:
-            record = self._begin(job.room, now_s)
-        record.seen(job.room, now_s)
+        room = job.room
+        record = self._records.get(room.name)
+        if record is None or record.sid != room.sid:
+            record = self._begin(room, now_s)
+        record.seen(room, now_s)
         record.take_in([agents.of_job(job)])
-        return record
+        return record.asked(job.metadata)
 
     def _begin(self, room: Room, now_s: float) -> RoomRecord:
-        before = self._found.get(room.name)
-        record = self._found[room.name] = RoomRecord(room, room.sid, now_s, now_s)
+        before = self._records.get(room.name)
+        record = self._records[room.name] = RoomRecord(room, room.sid, now_s, now_s)
         if before is not None:
             record.watch = before.watch.of_next_room()
             record.look = before.look
@@ -289,7 +275,7 @@ class Rooms:
         unlisted = [(name, each) for name, each in self._records.items() if not each.listed]
         for name, record in unlisted:
             if not record.is_looked_at and now_s > self._forgotten_at_s(record):
-                del self._found[name]
+                del self._records[name]
 
     def _was_lost(self, record: RoomRecord, now_s: float) -> bool:
         return record.known_s < self._back_s and now_s <= self._back_s + RETURN_S
