@@ -120,6 +120,8 @@ def beside(metadata: str) -> str:
     Two texts that differ in nothing but the build that they name give the same, and one that names
     a build and nothing else gives what no metadata gives: nothing.
     """
+    if not metadata.lstrip().startswith("{"):
+        return metadata
     try:
         content = _READ(metadata)
         if not isinstance(content, dict):
