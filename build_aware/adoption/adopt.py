@@ -20,7 +20,7 @@ from build_aware.adoption.launch import Busy, Launch, Outcome, job_for
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.dispatch.records import DispatchRecord
-from build_aware.dispatch.rooms import RoomRecord
+from build_aware.dispatch.room_record import RoomRecord
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,8 @@ from build_aware.adoption.reconcile import Reconciler
 from build_aware.adoption.sweep import Sweep
 from build_aware.adoption.watchlist import Watchlist
 from build_aware.dispatch import ages
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 
 TICK_S: Final = 0.25
 """How often this worker looks after its own jobs, and at what is due. It costs no call."""

@@ -11,7 +11,8 @@ from prometheus_client import Gauge
 from build_aware.adoption import backoff
 from build_aware.adoption.api_errors import API_ERRORS
 from build_aware.adoption.launch import Busy
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 
 logger = logging.getLogger(__name__)
 

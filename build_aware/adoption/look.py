@@ -34,7 +34,7 @@ from build_aware.adoption.notes import is_noted
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.dispatch import ages
 from build_aware.dispatch.agents import AgentSeen, served
-from build_aware.dispatch.rooms import RoomRecord
+from build_aware.dispatch.room_record import RoomRecord
 
 LONG_S: Final = 60.0
 """How long after its adoption a dispatch must have an agent for its failures to be forgotten: an

@@ -19,7 +19,7 @@ from build_aware.adoption.judgement import Finding, Fits, Served, Waiting
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.watchlist import RECHECK_S, Watchlist
 from build_aware.dispatch.agents import Role
-from build_aware.dispatch.rooms import RoomRecord
+from build_aware.dispatch.room_record import RoomRecord
 
 MIN_AT_ONCE: Final = 2
 """Rooms that are looked at, or adopted, at the same time: one for each CPU, but at least these.

@@ -27,7 +27,8 @@ from typing import Final
 
 from livekit.protocol.models import Room
 
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.watch import Watch
 
 VERIFY_S: Final = 60.0

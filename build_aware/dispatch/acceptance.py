@@ -130,8 +130,6 @@ class Acceptance:
         A worker that says no always says it with `terminate=False`, so that LiveKit asks the
         next worker: the default of `reject()` ends the job for everybody.
         """
-        from livekit.agents import AssignmentTimeoutError  # noqa: PLC0415 loaded by now
-
         job = request.job
         now_s = time.monotonic()
         asked = self._rooms.offered(job, now_s)
@@ -160,7 +158,7 @@ class Acceptance:
             await self.ask_team(request, answered)
             if accepted:
                 self._on_accepted(job)
-        except AssignmentTimeoutError:
+        except _never_assigned():
             logger.warning(
                 "accepted a job that LiveKit never assigned; "
                 "if this repeats, look for slow answers or a restart in the server's log",
@@ -179,14 +177,14 @@ class Acceptance:
             request: the request to answer.
             answered: is told the answer right before it is given: whether the job is accepted.
         """
-        from livekit.agents import JobRequest  # noqa: PLC0415 loaded by now
-
         job = request.job
         ours = attributes.of_job(self._build, job)
         if self._team is None:
             answered(True)
             await request.accept(attributes=ours)
             return
+
+        from livekit.agents import JobRequest  # noqa: PLC0415 loaded by now
 
         limit = asyncio.timeout(ANSWER_S)
 
@@ -232,3 +230,10 @@ class Acceptance:
                 extra={"job_id": job.id, "room": job.room.name, "timeout_s": ANSWER_S},
             )
             self._on_refused(job.room.name)
+
+
+def _never_assigned() -> type[Exception]:
+    # Asked for only when something is raised.
+    from livekit.agents import AssignmentTimeoutError  # noqa: PLC0415 loaded by now
+
+    return AssignmentTimeoutError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from livekit.protocol.agent import Job
@@ -30,9 +31,14 @@ logger = logging.getLogger(__name__)
 
 
 class Answers:
-    """Logs and counts answers: right after they were given, or when a burst of them is over."""
+    """Logs and counts answers: right after they were given, or when a burst of them is over.
 
-    def __init__(self) -> None:
+    Args:
+        then: called when all that were given are told, for what can wait until then.
+    """
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self._then = then
         self._untold: deque[tuple[Job, Asked, Decision]] = deque()
 
     def given(self, job: Job, asked: Asked, decision: Decision) -> None:
@@ -66,6 +72,8 @@ class Answers:
         if self._untold:
             # One at a time, so that the next offer need not wait for all of them.
             asyncio.get_running_loop().call_soon(self._tell_next)
+        else:
+            asyncio.get_running_loop().call_soon(self._then)
         _tell(*told)
 
 

@@ -85,7 +85,7 @@ class Worker:
         self._rooms = Rooms()
         self._untargeted = settings.untargeted_policy(dev=dev)
         self._measures_itself = livekit_private.measures_itself(server)
-        self._answers = Answers()
+        self._answers = Answers(then=self._rooms.take_in_offers)
         self.acceptance = Acceptance(
             build,
             untargeted=self._untargeted,

@@ -30,7 +30,8 @@ from build_aware.adoption.launch import Busy, IsFree, Outcome
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.dispatch.records import DispatchRecord
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 from tests.support.stub_api import NAME, ROOM, StubServer, a_user, an_agent, asks, candidate
 
 FRENCH: Final = asks("fr", "fr")

@@ -18,7 +18,8 @@ from build_aware.adoption import adopt, adoption, watchlist
 from build_aware.adoption.adoption import OWED_S, Adoption
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import IsFree, Outcome
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 from build_aware.testbed.waiting import until
 from tests.support.stub_api import (
     ROOM,

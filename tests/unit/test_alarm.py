@@ -16,7 +16,8 @@ from build_aware.adoption.alarm import FIRST_PAUSE_S, SHOWN_ROOMS, Alarm, Troubl
 from build_aware.adoption.backoff import MAX_PAUSE_S, pause_s
 from build_aware.adoption.launch import Busy
 from build_aware.adoption.sweep import Sweep
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 
 BUSY: Final = Busy(0.951, 0.7)
 

@@ -54,6 +54,20 @@ async def test_one_answer_is_told_right_after_it_was_given(
     assert told_before == [0]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_can_wait_comes_when_all_of_them_are_told(
+    count: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "BURST_S", 0)
+    caplog.set_level(logging.INFO)
+    told_before: list[int] = []
+    some = Answers(then=lambda: told_before.append(len(caplog.records)))
+    for number in range(count):
+        give(some, number)
+    await until(lambda: told_before, "what can wait", 5)
+    assert told_before == [count]
+
+
 async def test_what_comes_after_a_burst_is_told_too(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ from build_aware.adoption.look import LONG_S, Lookout
 from build_aware.adoption.notes import note
 from build_aware.adoption.own_jobs import COMES_S, OwnJobs
 from build_aware.dispatch.attributes import AGENT_NAME
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 from tests.support.stub_api import (
     NAME,
     ROOM,

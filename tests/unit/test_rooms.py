@@ -12,7 +12,8 @@ from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import Room
 
-from build_aware.dispatch.rooms import HOLD_S, RETURN_S, UNLISTED_S, RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import HOLD_S, RETURN_S, UNLISTED_S, Rooms
 from build_aware.dispatch.target import Asked, Target, Untargeted
 
 NOW: Final = 1_000.0

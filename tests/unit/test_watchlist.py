@@ -23,7 +23,8 @@ from build_aware.adoption.watchlist import (
     VERIFY_S,
     Watchlist,
 )
-from build_aware.dispatch.rooms import RoomRecord, Rooms
+from build_aware.dispatch.room_record import RoomRecord
+from build_aware.dispatch.rooms import Rooms
 from build_aware.dispatch.watch import SUSPECT_S
 
 FOREVER: Final = 1e9
