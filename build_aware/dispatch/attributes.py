@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Final
 
@@ -33,6 +34,7 @@ PUBLISHES_FOR: Final = "lk.publish_on_behalf"
 _ASKED_DIGITS: Final = 8
 
 
+@functools.lru_cache(maxsize=4)
 def asked(deployment: str, metadata: str) -> str:
     """A short digest of what a dispatch asked for, beside the agent's name and the build.
 
