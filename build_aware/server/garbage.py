@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-YOUNG: Final = 10_000
+YOUNG: Final = 25_000
 """How many new objects come together before Python looks for garbage among them.
 
 One job offer makes about eighty that last until it is assigned. With Python's own 700 every ninth
