@@ -95,6 +95,12 @@ def uses_fork_server(server: AgentServer) -> bool:
     return not runs_in_threads(server) and server._mp_ctx_str == "forkserver"
 
 
+@uses(SERVER, "_simulation", by="run")
+def is_in_simulation(server: AgentServer) -> bool:
+    """Whether a server runs in one of LiveKit's simulations of conversations."""
+    return server._simulation
+
+
 @uses(SERVER, "_entrypoint_fnc", by="run")
 def has_entrypoint(server: AgentServer) -> bool:
     """Whether `rtc_session` has told a server what runs a job."""

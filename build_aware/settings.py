@@ -16,13 +16,28 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-Command: TypeAlias = Literal["start", "dev", "connect", "console", "download-files", "build"]
+Command: TypeAlias = Literal[
+    "start",
+    "dev",
+    "connect",
+    "console",
+    "download-files",
+    "build",
+    "builds",
+    "promote",
+    "ramp",
+    "rollback",
+]
 Untargeted: TypeAlias = Literal["accept", "reject"]
 Switch: TypeAlias = Literal["auto", "on", "off"]
+RolloutMode: TypeAlias = Literal["newest", "manual", "off"]
 EndWithLastUser: TypeAlias = Literal["drain", "always", "never"]
 
 CONNECTING: Final[frozenset[Command]] = frozenset({"start", "dev", "connect"})
-"""The commands that need a LiveKit server."""
+"""The commands that connect a worker or a job to a LiveKit server."""
+
+ASKING: Final[frozenset[Command]] = frozenset({"builds", "promote", "ramp", "rollback"})
+"""The commands that only call a server's API."""
 
 RUNNING: Final[frozenset[Command]] = CONNECTING | {"console"}
 """The commands that run sessions."""
@@ -42,6 +57,8 @@ class Options:
             the LiveKit server is on this machine.
         adoption: whether to look for rooms that wait for this agent, and serve them. Default:
             `auto`, which means on, except on LiveKit Cloud.
+        rollout: whether a new build takes the jobs that name none by itself (`newest`), by command
+            (`manual`), or like any other (`off`). Default: newest, where waiting rooms are adopted.
         end_with_last_user: when a job ends with its last user: while the worker drains (the
             default), always, or never. `always` is right where the session is closed with its
             user anyway, and waiting rooms are adopted.
@@ -57,6 +74,7 @@ class Options:
 
     untargeted: Untargeted | None = None
     adoption: Switch | None = None
+    rollout: RolloutMode | None = None
     end_with_last_user: EndWithLastUser | None = None
     join_timeout: timedelta | None = None
     presence: bool | None = None
@@ -85,6 +103,7 @@ class Options:
 _WORDS: Final = {
     "untargeted": get_args(Untargeted),
     "adoption": get_args(Switch),
+    "rollout": get_args(RolloutMode),
     "end_with_last_user": get_args(EndWithLastUser),
 }
 """What the options can be that are words."""
@@ -117,6 +136,7 @@ class Settings(BaseModel):
     build_commit: str | None = Field(None, alias="AGENT_BUILD_COMMIT", pattern=r"^[0-9a-f]{7,64}$")
     untargeted: Untargeted | None = Field(None, alias="AGENT_UNTARGETED")
     adoption: Switch = Field("auto", alias="AGENT_ADOPTION")
+    rollout: RolloutMode | None = Field(None, alias="AGENT_ROLLOUT")
     max_sessions: int | None = Field(None, alias="AGENT_MAX_SESSIONS", ge=1, le=1000)
     health_port: int | None = Field(None, alias="AGENT_HEALTH_PORT", ge=0, le=_MAX_PORT)
     status_port: int | None = Field(None, alias="AGENT_STATUS_PORT", ge=0, le=_MAX_PORT)
@@ -180,6 +200,7 @@ class Settings(BaseModel):
         said: dict[str, Any] = {
             "untargeted": options.untargeted,
             "adoption": options.adoption,
+            "rollout": options.rollout,
             "end_with_last_user": options.end_with_last_user,
             "join_timeout_s": options.join_timeout and options.join_timeout.total_seconds(),
             "presence": options.presence,
@@ -232,7 +253,7 @@ def load(
 
 def _missing(values: Mapping[str, str], command: Command) -> list[str]:
     missing: list[str] = []
-    if command in CONNECTING:
+    if command in CONNECTING | ASKING:
         missing += [
             f"{name} is not set; expected {expected}"
             for name, expected in (

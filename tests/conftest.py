@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+import hypothesis
 import pytest
 
 from build_aware.testbed import NotInstalledError, Process, Testbed, User
@@ -75,6 +76,13 @@ def turn(item: pytest.Item) -> tuple[int, int]:
     marks = ("heavy", "long")
     mark = next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks))
     return mark, next(n for n, kind in enumerate(KINDS) if item.get_closest_marker(kind))
+
+
+# A test that is slow has not failed: how long one takes depends on the machine.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

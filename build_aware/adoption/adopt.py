@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from build_aware.adoption import backoff
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import Busy, Launch, Outcome, job_for
+from build_aware.adoption.left_jobs import LeftJobs
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.dispatch.records import DispatchRecord
@@ -64,6 +65,7 @@ class Adopter:
         may_adopt: whether this worker can take rooms at all.
         busy: LiveKit's own measure of the CPU if this worker is full by that.
         launch: starts a job here.
+        left: is told what was adopted.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Adopter:
         may_adopt: Callable[[], bool],
         busy: Callable[[], Busy | None],
         launch: Launch,
+        left: LeftJobs,
     ) -> None:
         self._lookout = lookout
+        self._left = left
         self._own = own
         self._sessions = sessions
         self._may_adopt = may_adopt
@@ -136,6 +140,7 @@ class Adopter:
             self.starting.discard(job.id)
         if outcome == "launched":
             self._own.begins(job, time.monotonic())
+            self._left.adopted(api, record, fits)
         self._tell(outcome, record, fits, known)
         return job if outcome == "launched" else None
 
@@ -185,7 +190,7 @@ def pause_s(known: DispatchRecord, crashed_here: int) -> float:
     Args:
         known: the dispatch.
         crashed_here: how many jobs of it have crashed in this worker, as far as that can be told:
-            livekit-server 1.13.5 lists a job that it has dispatched only some five seconds later.
+            livekit-server 1.13.5 lists a job up to five seconds late where no user is.
     """
     ran_elsewhere = any(job.state.participant_identity for job in known.dispatch.state.jobs)
     return backoff.pause_s(CRASH_PAUSE_S, max(known.attempts - 1 + ran_elsewhere, crashed_here))

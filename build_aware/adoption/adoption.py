@@ -37,7 +37,6 @@ that was adopted waits for its agent to join, there is a call every 0.3 seconds.
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -50,15 +49,16 @@ from livekit.protocol.models import Room
 
 from build_aware.adoption.adopt import Adopter
 from build_aware.adoption.alarm import Alarm, Trouble
-from build_aware.adoption.client import REQUEST_S
-from build_aware.adoption.judgement import Candidate, Fits, Waiting
+from build_aware.adoption.judgement import Candidate, Fits
+from build_aware.adoption.keeper import Keeper
+from build_aware.adoption.last_look import FRESH_S, LAST_OFFERS_S, LastLook
 from build_aware.adoption.launch import Busy, Launch
+from build_aware.adoption.left_jobs import LEFT_S, LeftJobs
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.adoption.reconcile import Reconciler
 from build_aware.adoption.sweep import Sweep
 from build_aware.adoption.watchlist import Watchlist
-from build_aware.dispatch import ages
 from build_aware.dispatch.room_record import RoomRecord
 from build_aware.dispatch.rooms import Rooms
 
@@ -71,15 +71,6 @@ REFUSED_S: Final = 3.5
 OWED_S: Final = 30.0
 """How long after its stop signal a worker may first see a room that it still owes itself to."""
 
-FRESH_S: Final = 6.0
-"""For how long a room's numbers may say nothing of its users: they are up to five seconds old."""
-
-LAST_OFFERS_S: Final = 3.5
-"""How long a worker that has nothing left to do waits for offers that are still under way."""
-
-LAST_LOOKS_AT_ONCE: Final = 16
-"""Rooms at which such a worker looks at the same time."""
-
 
 class Adoption:
     """Adopts waiting rooms while it runs.
@@ -90,12 +81,14 @@ class Adoption:
         api: opens a client of the server's API.
         sessions: the jobs that run here now, by id.
         accepting: the jobs that were accepted here and do not run yet.
-        may_adopt: whether this worker can take rooms at all: connected, and not full by its own
-            count of sessions.
+        connected: whether this worker is registered. Also a full one has to know the rollout.
+        may_adopt: whether it can take rooms: connected, and not full by its own count of sessions.
         busy: LiveKit's own measure of the CPU if this worker is full by that, else None.
         launch: asks the request handler whether to run a job here, and runs it; returns when its
             process has it. As a rule `functools.partial(launch.launch, server, ask=...,
             credentials=...)`.
+        left: the jobs that this worker leaves to another build.
+        keeper: keeps the rollout, where there is one.
     """
 
     def __init__(
@@ -106,14 +99,20 @@ class Adoption:
         api: Callable[[], AbstractAsyncContextManager[LiveKitAPI]],
         sessions: Callable[[], Mapping[str, Job]],
         accepting: Callable[[], Iterable[Job]],
+        connected: Callable[[], bool],
         may_adopt: Callable[[], bool],
         busy: Callable[[], Busy | None],
         launch: Launch,
+        left: LeftJobs,
+        keeper: Keeper | None = None,
     ) -> None:
         self._rooms = rooms
+        self._left = left
+        self._keeper = keeper
         self._open_api = api
         self._api: LiveKitAPI | None = None
         self._sessions = sessions
+        self._connected = connected
         self._may_adopt = may_adopt
         self._busy = busy
         self._own = OwnJobs()
@@ -126,6 +125,7 @@ class Adoption:
             may_adopt=may_adopt,
             busy=busy,
             launch=launch,
+            left=left,
         )
         self._sweep = Sweep(self._take_in)
         self._alarm = Alarm(rooms)
@@ -135,7 +135,16 @@ class Adoption:
             self._adopter,
             self._watchlist,
             self._trouble,
+            left,
             may_adopt=may_adopt,
+            adoptable_in_s=self._adoptable_in_s,
+        )
+        self._last_look = LastLook(
+            rooms,
+            self._own,
+            self._lookout,
+            self._adopter,
+            sessions=sessions,
             adoptable_in_s=self._adoptable_in_s,
         )
         self._drain_began_s: float | None = None
@@ -158,9 +167,18 @@ class Adoption:
         """Take note of a job that this worker has begun: it may crash before the next tick."""
         self._own.begins(job, time.monotonic())
 
-    def sweep_soon(self) -> None:
-        """Sweep at once: this worker has just registered, whatever failed before."""
+    def left(self, job: Job) -> None:
+        """Take note of a job that this worker has refused for another build by the rollout."""
+        now_s = time.monotonic()
+        if (record := self._rooms.get(job.room.name)) is not None:
+            self._left.refused(record, job.dispatch_id, now_s)
+            record.watch.suspect(now_s + LEFT_S)
+
+    def registered(self) -> None:
+        """This worker has registered: sweep at once, whatever failed before."""
         self._sweep.soon()
+        if self._keeper is not None:
+            self._keeper.registered(time.monotonic())
 
     def drain_begins(self) -> None:
         """From here on adopt only what this worker owes itself to."""
@@ -171,7 +189,7 @@ class Adoption:
 
     async def run(self) -> None:
         """Sweep until cancelled. Errors, whoever makes them, are logged and waited out."""
-        self.sweep_soon()
+        self.registered()
         async with self._open_api() as self._api:
             try:
                 while True:
@@ -184,6 +202,9 @@ class Adoption:
                 for task in (looks := self._rooms.looks()):
                     task.cancel()
                 await asyncio.gather(*looks, return_exceptions=True)
+                await self._left.close()
+                if self._keeper is not None:
+                    await self._keeper.close()
 
     async def last_look(self) -> bool:
         """Look once more, when no session is left here, for rooms that nobody else may serve.
@@ -198,60 +219,24 @@ class Adoption:
         try:
             self._follow_own_jobs()
             rooms = await self._sweep.list_rooms(self._api)
-            left = [record for room in rooms if (record := self._may_wait(room)) is not None]
-            while left and not self._sessions():
-                left = await self._look_at_last(self._api, left)
-                if not left or time.monotonic() > give_up_s:
-                    break
-                await asyncio.sleep(TICK_S)
+            await self._last_look.look(self._api, rooms, give_up_s=give_up_s)
         except Exception as error:
             self._trouble.failed(self._sweep, error)
         return bool(self._sessions() or self.starting)
 
-    async def _look_at_last(
-        self, api: LiveKitAPI, records: Iterable[RoomRecord]
-    ) -> list[RoomRecord]:
-        """Adopt the rooms of these that wait, and return those that are still being offered."""
-        at_once = asyncio.Semaphore(LAST_LOOKS_AT_ONCE)
-
-        async def offered(record: RoomRecord) -> bool:
-            async with at_once:
-                async with asyncio.timeout(REQUEST_S):
-                    finding = await self._lookout.look(
-                        api,
-                        record,
-                        adoptable_in_s=functools.partial(
-                            self._adoptable_in_s, record, patient=False
-                        ),
-                        also_empty=True,
-                    )
-                if isinstance(finding, Fits):
-                    await self._adopter.start(api, record, finding)
-                return isinstance(finding, Waiting) and finding.offered and finding.only_ours
-
-        records = list(records)
-        answers = await asyncio.gather(*map(offered, records), return_exceptions=True)
-        return [record for record, left in zip(records, answers, strict=True) if left is True]
-
-    def _may_wait(self, room: Room) -> RoomRecord | None:
-        """The record of a room if a user may be in it; its numbers are up to five seconds old."""
-        record = self._rooms.get(room.name)
-        if record is None or room.name in self._own.rooms:
-            return None
-        age_s = time.monotonic() - record.first_seen_s
-        if (server_now_s := ages.server_now_s()) is not None:
-            age_s = max(age_s, server_now_s - room.creation_time)
-        return record if room.num_participants > 0 or age_s < FRESH_S else None
-
     async def _tick(self, api: LiveKitAPI) -> None:
         self._follow_own_jobs()
-        if not self._may_adopt():
+        if not self._connected():
             return
-        if self._sweep.is_due(time.monotonic()):
+        now_s = time.monotonic()
+        counts = self._keeper is not None and self._keeper.is_due(now_s)
+        if self._sweep.is_due(now_s) or (counts and not self._sweep.failures):
             try:
                 await self._sweep.list_rooms(api)
             except Exception as error:
                 self._sweep.wait(self._trouble.failed(self._sweep, error))
+        if not self._may_adopt():
+            return
         self._reconciler.begin(api, served_here=self._own.roles(time.monotonic()))
         self._alarm.check(self._busy())
 
@@ -272,6 +257,8 @@ class Adoption:
             for name in new:
                 self._watchlist.suspect(name, now_s)
         self._trouble.worked(self._sweep)
+        if self._keeper is not None and self._api is not None:
+            self._keeper.take_in(self._api, rooms, now_s)
 
     def _adoptable_in_s(self, record: RoomRecord, fits: Fits, *, patient: bool = True) -> float:
         """In how many seconds this worker may take what it may serve; infinite for never.
@@ -290,4 +277,5 @@ class Adoption:
                 return math.inf
         if known.was_before(now_s - fits.first_user_s):
             patient = False
-        return max(known.refused_until_s, known.not_before_s if patient else now_s) - now_s
+        pause_s = max(known.refused_until_s, known.not_before_s if patient else now_s) - now_s
+        return pause_s if pause_s > 0 else self._left.for_another_s(record, fits, now_s)

@@ -9,7 +9,7 @@ are there, a look costs one more for each of them, and one for the user who came
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Final
 
 from livekit.api import LiveKitAPI, TwirpError
@@ -52,6 +52,7 @@ class Lookout:
         own: the jobs that run here.
         accepting: those that were accepted here and do not run yet. A worker that is overloaded
             may take long for that, and must not start one more.
+        left: is told who serves the jobs that this worker leaves to another build.
     """
 
     def __init__(
@@ -94,12 +95,17 @@ class Lookout:
             else:
                 participants.append(participant)
         there = _agents(participants)
+        if (found := _taken_meanwhile(record, there)) is not None:
+            record.agents = frozenset(agent.sid for agent in there)
+            record.has_agent = True
+            _note(record, found, time.monotonic())
+            return Served()
         if there and has_user(participants) and record.surplus < len(there):
             participants = await _the_living(api, record, participants)
             there = _agents(participants)
         self._own.joined(there)
         record.agents = frozenset(agent.sid for agent in there)
-        record.served = frozenset()
+        record.served = {}
         record.has_agent = any(map(self._candidate.is_namesake, there))
         if not has_user(participants) and not also_empty:
             return Served() if record.has_agent else Empty()
@@ -111,9 +117,7 @@ class Lookout:
         record.take_in(self._candidate.asked_in(dispatches), gone=gone)
         dispatches += _still_asked(record, dispatches)
         now_s = time.monotonic()
-        record.served = frozenset(served(dispatches, there))
-        for dispatch_id in record.served:
-            _note_agent(record, dispatch_id, now_s)
+        _note(record, served(dispatches, there), now_s)
         # A job that has just begun here is not waited for: its agent is as good as there.
         here = self._own.agents_in(record.room.name, now_s)
         coming = (job for job in self._accepting() if job.room.name == record.room.name)
@@ -175,6 +179,27 @@ def _still_asked(record: RoomRecord, dispatches: list[AgentDispatch]) -> list[Ag
 
 def _served(record: RoomRecord, agents: Iterable[AgentSeen]) -> Set[str]:
     return served((known.dispatch for known in record.asks()), agents).keys()
+
+
+def _taken_meanwhile(
+    record: RoomRecord, agents: Iterable[AgentSeen]
+) -> Mapping[str, AgentSeen] | None:
+    """Who serves a room whose jobs this worker has refused for another build's sake.
+
+    None unless all of them have come that it is known to ask for: whatever else it asked for
+    meanwhile would have been offered to this worker as well.
+    """
+    asks = record.asks()
+    if not any(known.was_refused for known in asks):
+        return None
+    found = {agent.dispatch_id: agent for agent in agents if agent.dispatch_id is not None}
+    return found if all(known.dispatch.id in found for known in asks) else None
+
+
+def _note(record: RoomRecord, found: Mapping[str, AgentSeen], now_s: float) -> None:
+    record.served = found
+    for dispatch_id in found:
+        _note_agent(record, dispatch_id, now_s)
 
 
 def _note_agent(record: RoomRecord, dispatch_id: str, now_s: float) -> None:

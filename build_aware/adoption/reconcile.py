@@ -16,6 +16,7 @@ from build_aware.adoption.alarm import Trouble
 from build_aware.adoption.api_errors import is_gone, is_not_found
 from build_aware.adoption.client import REQUEST_S
 from build_aware.adoption.judgement import Finding, Fits, Served, Waiting
+from build_aware.adoption.left_jobs import LeftJobs
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.watchlist import RECHECK_S, Watchlist
 from build_aware.dispatch.agents import Role
@@ -41,6 +42,7 @@ class Reconciler:
         adopter: starts jobs here.
         watchlist: says which rooms are due.
         trouble: is told of calls that fail, and that work.
+        left: knows which jobs this worker leaves to another build.
         may_adopt: whether this worker can take rooms at all.
         adoptable_in_s: in how many seconds this worker may take what it may serve in a room.
     """
@@ -51,6 +53,7 @@ class Reconciler:
         adopter: Adopter,
         watchlist: Watchlist,
         trouble: Trouble,
+        left: LeftJobs,
         *,
         may_adopt: Callable[[], bool],
         adoptable_in_s: Callable[[RoomRecord, Fits], float],
@@ -59,6 +62,7 @@ class Reconciler:
         self._adopter = adopter
         self._watchlist = watchlist
         self._trouble = trouble
+        self._left = left
         self._may_adopt = may_adopt
         self._adoptable_in_s = adoptable_in_s
         self._slots = asyncio.Semaphore(max(MIN_AT_ONCE, int(hw.get_cpu_monitor().cpu_count())))
@@ -116,6 +120,7 @@ class Reconciler:
                 else:
                     self._trouble.worked(record)
                     record.unreachable = 0
+                    self._left.looked(record)
                     await self._act(api, record, finding)
 
     def _look_failed(self, record: RoomRecord, error: Exception) -> None:

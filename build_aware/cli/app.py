@@ -75,13 +75,13 @@ def console(
         return
     if context.args:
         fail(f"console --text does not take {context.args[0]!a}; see console --help")
-    this = _identify(context).build
+    this = identify(context).build
     # Before the slow imports: somebody waits in front of the screen.
     typer.echo(f"Build {this.id}" + (f", version {this.version}" if this.version else ""))
 
     from build_aware.cli import console as text_console  # noqa: PLC0415
 
-    raise typer.Exit(text_console.run(_found(context).server(), log_level=log_level))
+    raise typer.Exit(text_console.run(found(context).server(), log_level=log_level))
 
 
 @app.command()
@@ -96,11 +96,11 @@ def dev(  # noqa: PLR0917 Typer's
     api_secret: Annotated[str | None, typer.Option(help="LIVEKIT_API_SECRET")] = None,
 ) -> None:
     """Run a worker for development: it restarts when a file changes."""
-    _check(context, "dev")
+    check(context, "dev")
     if not no_reload:
         from build_aware.cli import reload  # noqa: PLC0415
 
-        raise typer.Exit(reload.run(reload.command_line(), _found(context).file.parent))
+        raise typer.Exit(reload.run(reload.command_line(), found(context).file.parent))
     _work(context, dev=True, log_level=log_level)
 
 
@@ -114,7 +114,7 @@ def start(  # noqa: PLR0917 Typer's
     drain_timeout: Annotated[str | None, typer.Option(help="AGENT_DRAIN_TIMEOUT")] = None,
 ) -> None:
     """Run a worker in production."""
-    _check(context, "start")
+    check(context, "start")
     _work(context, dev=False, log_level=log_level)
 
 
@@ -144,7 +144,7 @@ def build(
     ] = None,
 ) -> None:
     """Print which build this is."""
-    identity = _identify(context)
+    identity = identify(context)
     this = identity.build
     if match is not None:
         raise typer.Exit(0 if _target(match).met_by(this.answers_to) else 1)
@@ -164,14 +164,15 @@ def rehearse(context: typer.Context) -> None:
             f"rehearse needs the Python module {error.name}; "
             "install build-aware[rehearse], and run it again"
         )
-    main(sys.argv[2:], _found(context).file)
+    main(sys.argv[2:], found(context).file)
 
 
-def _identify(context: typer.Context) -> whose.Identity:
-    config = _check(context, "build")
+def identify(context: typer.Context) -> whose.Identity:
+    """Which build the agent is, or the end of the program."""
+    config = check(context, "build")
     try:
         return whose.identify(
-            _found(context).file,
+            found(context).file,
             build_id=config.build_id,
             commit=config.build_commit,
             deployment=config.deployment,
@@ -182,7 +183,7 @@ def _identify(context: typer.Context) -> whose.Identity:
 
 def _count(context: typer.Context) -> Snapshot:
     try:
-        return whose.count(_found(context).file)
+        return whose.count(found(context).file)
     except BuildError as error:
         fail(str(error))
 
@@ -190,8 +191,8 @@ def _count(context: typer.Context) -> Snapshot:
 def _work(context: typer.Context, *, dev: bool, log_level: str | None) -> None:
     from build_aware.cli import logs, runner  # noqa: PLC0415 slow
 
-    server = _found(context).server()
-    whose.begins_with(_found(context).file)
+    server = found(context).server()
+    whose.begins_with(found(context).file)
     server.update_options(**_flags(context))
     logs.set_up(server, dev=dev, level=log_level)
     runner.run(server, dev=dev, signals=server.stop_signals())
@@ -213,15 +214,15 @@ def _run_livekit(context: typer.Context) -> None:
     """Run a command that is still LiveKit's own."""
     command = cast(Command, context.info_name)
     if "--help" not in sys.argv:
-        _check(context, command)
-    server = _found(context).server()
+        check(context, command)
+    server = found(context).server()
 
     from livekit.agents import cli  # noqa: PLC0415 slow
 
     cli.run_app(server)
 
 
-def _check(context: typer.Context, command: Command) -> settings.Settings:
+def check(context: typer.Context, command: Command) -> settings.Settings:
     """Read the environment and the flags, or end with every problem named."""
     env.apply_flags(sys.argv[2:])
     try:
@@ -230,13 +231,14 @@ def _check(context: typer.Context, command: Command) -> settings.Settings:
         if command not in settings.RUNNING:
             fail(*error.problems)
         # The code may say what the environment does not, and know of more that is wrong.
-        config = _found(context).server().settings_for(command)
+        config = found(context).server().settings_for(command)
     for warning in settings.misspelt(os.environ):
         typer.echo(f"build-aware: {warning}", err=True)
     return config
 
 
-def _found(context: typer.Context) -> Found:
+def found(context: typer.Context) -> Found:
+    """The agent that the command is for."""
     return cast(Found, context.obj)
 
 

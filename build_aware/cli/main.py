@@ -31,6 +31,7 @@ def run(found: Found) -> None:
     """Run the command that the command line names, for an agent that has been found."""
     try:
         # Imported here: an interrupt may come meanwhile.
+        from build_aware.cli import rollout_commands  # noqa: F401, PLC0415
         from build_aware.cli.app import app  # noqa: PLC0415
 
         app(obj=found)

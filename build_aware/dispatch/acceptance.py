@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 RequestHandler = Callable[["JobRequest"], Awaitable[Any]]
 
-Reason = Literal["target", "other-target", "untargeted", "malformed", "full", "held", "on_request"]
+Reason = Literal[
+    "target", "other-target", "untargeted", "malformed", "rollout", "full", "held", "on_request"
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def decide(
     untargeted: Literal["accept", "reject"],
     full: bool,
     held: bool = False,
+    wanted: bool = True,
 ) -> Decision:
     """Decide on one job: total, pure, and the only place where the rule is written.
 
@@ -66,6 +69,7 @@ def decide(
         untargeted: what to do with a job that names no build.
         full: whether this worker has no room for another session.
         held: whether the room is left to the agent that it had before an outage.
+        wanted: whether a job that names no build is for this one by the rollout.
     """
     if isinstance(asked, Target):
         if not asked.met_by(build.answers_to):
@@ -75,6 +79,8 @@ def decide(
         reason = "malformed" if isinstance(asked, Malformed) else "untargeted"
         if untargeted == "reject":
             return Decision(False, reason)
+        if not wanted:
+            return Decision(False, "rollout")
     if held:
         return Decision(False, "held")
     return Decision(False, "full") if full else Decision(True, reason)
@@ -92,7 +98,10 @@ class Acceptance:
             under a name of its own.
         on_answered: is told each answer, right before it is given: the job, what it asks for, and
             the decision.
-        on_refused: is told the room of each job that this worker does not get to serve.
+        takes: whether the rollout gives a job that names no build to this worker; is asked for the
+            name of its room, at a monotonic time.
+        on_left: is told each job that this worker leaves to another build by the rollout.
+        on_refused: is told the room of each other job that this worker does not get to serve.
         on_accepted: is told each job that has begun here.
     """
 
@@ -105,6 +114,8 @@ class Acceptance:
         rooms: Rooms,
         team: RequestHandler | None = None,
         on_answered: Callable[[Job, Asked, Decision], None] = lambda _, __, ___: None,
+        takes: Callable[[str, float], bool] = lambda _, __: True,
+        on_left: Callable[[Job], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
         on_accepted: Callable[[Job], None] = lambda _: None,
     ) -> None:
@@ -114,6 +125,8 @@ class Acceptance:
         self._rooms = rooms
         self._team = team
         self._on_answered = on_answered
+        self._takes = takes
+        self._on_left = on_left
         self._on_refused = on_refused
         self._on_accepted = on_accepted
         self._accepting: dict[str, Job] = {}
@@ -139,11 +152,15 @@ class Acceptance:
             untargeted=self._untargeted,
             full=self._is_full(),
             held=self._rooms.holds(job.room.name, now_s),
+            wanted=isinstance(asked, Target) or self._takes(job.room.name, now_s),
         )
         if not decision.accept:
             self._on_answered(job, asked, decision)
             await request.reject(terminate=False)
-            self._on_refused(job.room.name)
+            if decision.reason == "rollout":
+                self._on_left(job)
+            else:
+                self._on_refused(job.room.name)
             return
         self._accepting[job.id] = job
         accepted = False

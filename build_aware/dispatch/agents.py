@@ -36,6 +36,7 @@ class AgentSeen:
         dispatch_id: the dispatch that its job was made of.
         asked: a digest of what that dispatch asked for; see `attributes.asked`.
         job_id: its job.
+        build: the id of its build.
     """
 
     sid: str | None = None
@@ -44,6 +45,7 @@ class AgentSeen:
     dispatch_id: str | None = None
     asked: str | None = None
     job_id: str | None = None
+    build: str | None = None
 
     @classmethod
     def of_info(cls, info: ParticipantInfo) -> AgentSeen | None:
@@ -170,4 +172,5 @@ def _seen(kind: int, sid: str, identity: str, told: Mapping[str, str]) -> AgentS
         dispatch_id=told.get(attributes.DISPATCH),
         asked=told.get(attributes.ASKED),
         job_id=told.get(attributes.JOB),
+        build=told.get(attributes.BUILD_ID),
     )

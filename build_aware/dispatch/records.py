@@ -26,6 +26,8 @@ class DispatchRecord:
         adopted_s: when it did so last.
         not_before_s: when it may be adopted again after sessions that crashed.
         refused_until_s: until when the team's own request handler is not asked again.
+        left_s: since when this worker leaves it to another build; None if it does not.
+        was_refused: whether it leaves it by having refused the job, and nothing is known of that.
     """
 
     dispatch: AgentDispatch
@@ -34,6 +36,8 @@ class DispatchRecord:
     adopted_s: float = -math.inf
     not_before_s: float = -math.inf
     refused_until_s: float = -math.inf
+    left_s: float | None = None
+    was_refused: bool = False
     _role: Role | None = None
 
     def was_before(self, user_since_s: float) -> bool:

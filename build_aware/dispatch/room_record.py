@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import Room
 
 from build_aware.dispatch import target
-from build_aware.dispatch.agents import Role
+from build_aware.dispatch.agents import AgentSeen, Role
 from build_aware.dispatch.ages import Ages
 from build_aware.dispatch.records import DispatchRecord, Remembered
 from build_aware.dispatch.target import Asked, Untargeted
@@ -33,7 +33,7 @@ class RoomRecord:
         dispatches: the dispatches for this agent that it has, as far as is known, by id.
         remembered: what it had asked for, if it was lost and has come back.
         agents: the sids of the agents that the last look has found there, of whatever name.
-        served: the ids of the dispatches that these serve.
+        served: the dispatches that have one, and which, by dispatch id.
         ghosts: the sids of agents that are listed there although their node is gone, and when that
             was found out.
         has_agent: whether this worker has reason to think that an agent of its name is there.
@@ -58,7 +58,7 @@ class RoomRecord:
     dispatches: dict[str, DispatchRecord] = field(default_factory=dict)
     remembered: Remembered | None = None
     agents: frozenset[str | None] = frozenset()
-    served: frozenset[str] = frozenset()
+    served: Mapping[str, AgentSeen] = field(default_factory=dict)
     ghosts: dict[str, float] = field(default_factory=dict)
     has_agent: bool = False
     held_until_s: float = -math.inf

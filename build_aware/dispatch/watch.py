@@ -68,6 +68,11 @@ class Watch:
         self.suspect_until_s = at_s + SUSPECT_S
         self.wake(at_s)
 
+    def relax(self) -> None:
+        """What it was under suspicion for has been found out."""
+        self.woken_s = math.inf
+        self.suspect_until_s = -math.inf
+
     def begin_look(self, now_s: float) -> None:
         """A look begins: it answers all that has come up until now."""
         self.check_at_s = math.inf

@@ -17,6 +17,7 @@ GREY: Final = "#8A8A8A"
 
 MARKS: Final[dict[Kind, tuple[str, str]]] = {
     "misrouted": ("D", "misrouted: answered by the wrong build"),
+    "outdated": ("v", "outdated: answered by an old build"),
     "lost": ("X", "lost: no agent came"),
     "cut": ("<", "cut: the agent left before the user"),
     "doubled": ("s", "doubled: two agents"),

@@ -24,8 +24,8 @@ EVERY_S: Final = 0.55
 Two cores that also start workers manage two sessions in a second, but not with ease.
 """
 
-DEPLOY_S: Final = 8.0
-"""What one deploy needs: start workers, wait for them, switch, overlap, stop."""
+DEPLOY_S: Final = 7.0
+"""What one deploy needs beside its overlap: start workers, wait for them, switch, stop."""
 
 FIRST_DEPLOY_S: Final = 1.0
 """When the first deploy begins: its build takes some seconds to be up anyway."""
@@ -140,8 +140,9 @@ class Scenario:
 def plan(options: Options) -> Scenario:
     """Draw the scenario. The same options give the same one, on any machine."""
     draw = random.Random(options.seed)  # noqa: S311 repeatable on purpose
-    span_s = max(options.sessions * EVERY_S, (options.deploys + 0.5) * DEPLOY_S)
-    deploy_every_s = max(DEPLOY_S, (span_s - TAIL_S) / options.deploys)
+    deploy_s = DEPLOY_S + options.overlap_s
+    span_s = max(options.sessions * EVERY_S, (options.deploys + 0.5) * deploy_s)
+    deploy_every_s = max(deploy_s, (span_s - TAIL_S) / options.deploys)
     # Exactly this share, in an order that is drawn.
     untargeted = round(options.sessions * options.untargeted)
     targeted = [number >= untargeted for number in range(options.sessions)]

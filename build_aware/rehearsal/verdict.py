@@ -13,9 +13,9 @@ from typing import Final, Literal, TypeAlias
 
 from build_aware.rehearsal.seen import Seen, SessionSeen, Visit, WorkerSeen
 
-Kind: TypeAlias = Literal["misrouted", "lost", "cut", "doubled"]
+Kind: TypeAlias = Literal["misrouted", "outdated", "lost", "cut", "doubled"]
 
-KINDS: Final[tuple[Kind, ...]] = ("misrouted", "lost", "cut", "doubled")
+KINDS: Final[tuple[Kind, ...]] = ("misrouted", "outdated", "lost", "cut", "doubled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,12 @@ class Limits:
     Attributes:
         patience_s: without an agent for this long a session is lost; and cut, if its agent was
             killed.
+        newest_s: how long a worker must have been registered before an older build that serves a
+            session which asked for none is outdated.
     """
 
     patience_s: float = 10.0
+    newest_s: float = 15.0
 
     @property
     def together_s(self) -> float:
@@ -102,6 +105,7 @@ def judge(seen: Seen, limits: Limits = DEFAULT_LIMITS) -> Verdict:
         lost = _lost(session, crashes, limits)
         troubles += [lost] if lost else []
         troubles += _misrouted(session, stops)
+        troubles += _outdated(session, seen.workers, limits)
         troubles += _doubled(session, limits)
         if lost is None:
             delays.append(_delay_s(session))
@@ -168,6 +172,34 @@ def _misrouted(session: SessionSeen, stops: dict[str, float]) -> Iterator[Troubl
                 why = f"answered by {remark.build}, which was told to stop {ago_s:.1f} s before"
                 yield Trouble(session.number, "misrouted", remark.at_s, why)
                 return
+
+
+def _outdated(
+    session: SessionSeen, workers: Sequence[WorkerSeen], limits: Limits
+) -> Iterator[Trouble]:
+    if session.target is not None:
+        return
+    order = {build: number for number, build in enumerate(dict.fromkeys(w.build for w in workers))}
+    for _, visit in _answered(session):
+        for remark in visit.heard:
+            for newer in workers:
+                if order[newer.build] <= order.get(remark.build or "", math.inf):
+                    continue
+                if newer.ready_s is None or not _serves_at(newer, session.asked_s):
+                    continue
+                if (up_s := session.asked_s - newer.ready_s) >= limits.newest_s:
+                    why = (
+                        f"answered by {remark.build}, although {newer.build} had been registered "
+                        f"for {up_s:.1f} s"
+                    )
+                    yield Trouble(session.number, "outdated", remark.at_s, why)
+                    return
+
+
+def _serves_at(worker: WorkerSeen, at_s: float) -> bool:
+    """Whether a worker was told to stop, or was killed, only after that."""
+    ends = (worker.stop_s, worker.crashed_s, worker.exited_s)
+    return all(end_s is None or end_s > at_s for end_s in ends)
 
 
 def _cut(session: SessionSeen, crashes: dict[str, float], limits: Limits) -> Iterator[Trouble]:

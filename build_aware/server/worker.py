@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -17,19 +16,18 @@ from livekit.protocol.models import ServerInfo
 
 from build_aware import livekit_private
 from build_aware.adoption.adoption import Adoption
-from build_aware.adoption.client import client
-from build_aware.adoption.judgement import Candidate
-from build_aware.adoption.launch import busy, launch
+from build_aware.adoption.launch import busy
 from build_aware.dispatch import capacity
 from build_aware.dispatch.acceptance import Acceptance, RequestHandler
 from build_aware.dispatch.answers import Answers
+from build_aware.dispatch.following import Following
 from build_aware.dispatch.rooms import Rooms
 from build_aware.drain import signals
 from build_aware.drain.budget import Budget, Drain
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.identity.build import Build
 from build_aware.job.shared import Shared
-from build_aware.server import introduction, watch_forkserver
+from build_aware.server import adopting, introduction, watch_forkserver
 from build_aware.server.connection import Connection
 from build_aware.server.shutdown import Shutdown
 from build_aware.server.status import State, StatusServer
@@ -83,6 +81,7 @@ class Worker:
         self._shutdown = Shutdown(server, self._clock, shared, self.session_count)
         self._link = Connection(self._on_refused, self.session_count)
         self._rooms = Rooms()
+        self._following = Following(build.id)
         self._untargeted = settings.untargeted_policy(dev=dev)
         self._measures_itself = livekit_private.measures_itself(server)
         self._answers = Answers(then=self._rooms.take_in_offers)
@@ -93,6 +92,8 @@ class Worker:
             rooms=self._rooms,
             team=team,
             on_answered=self._answers.given,
+            takes=self._following.takes,
+            on_left=self._on_left_job,
             on_refused=self._on_refused_job,
             on_accepted=self._on_accepted_job,
         )
@@ -194,6 +195,7 @@ class Worker:
             "agent_name": livekit_private.agent_name(self._server),
             "sessions": self.session_count(),
             "adoption": "off" if self._adoption is None else self._adoption.state,
+            "rollout": self._following.facts(time.monotonic()),
             "drain_left_s": round(self._clock.left_s(), 1) if self._clock.began else None,
             "stale": self._shared.stale,
         }
@@ -224,39 +226,30 @@ class Worker:
     def _on_registered(self, _: str, server: ServerInfo) -> None:
         if self._adoption is not None:
             self._rooms.connected_again(time.monotonic())
-            self._adoption.sweep_soon()
+            self._adoption.registered()
         elif not self._clock.began:
             self._adopt(is_cloud=server.edition == ServerInfo.Edition.Cloud)
 
     def _adopt(self, *, is_cloud: bool) -> None:
-        switch = self._settings.adoption
-        wanted = switch == "on" or (switch == "auto" and not is_cloud)
-        self._shared.adopts = wanted and self._server_type is ServerType.ROOM
-        if not self._shared.adopts:
-            logger.info(
-                "waiting rooms are not adopted",
-                extra={"adoption": switch, "cloud": is_cloud, "type": self._server_type.name},
-            )
-            return
-        candidate = Candidate(
-            agent_name=livekit_private.agent_name(self._server),
-            deployment=self._settings.deployment or "",
-            answers_to=self._build.answers_to,
+        self._adoption = adopting.adoption(
+            self._server,
+            self._settings,
+            self._build,
+            server_type=self._server_type,
+            is_cloud=is_cloud,
+            dev=self._dev,
             untargeted=self._untargeted,
-        )
-        credentials = livekit_private.credentials(self._server)
-        self._adoption = Adoption(
-            candidate,
-            self._rooms,
-            api=functools.partial(client, credentials),
+            rooms=self._rooms,
+            acceptance=self.acceptance,
+            following=self._following,
             sessions=self._sessions,
-            accepting=self.acceptance.accepting.values,
+            connected=lambda: self._link.up,
             may_adopt=self._may_adopt,
-            busy=functools.partial(busy, self._server),
-            launch=functools.partial(
-                launch, self._server, ask=self.acceptance.ask_team, credentials=credentials
-            ),
+            is_replaced=lambda: self._clock.began or self._shared.stale,
         )
+        if self._adoption is None:
+            return
+        self._shared.adopts = True
         self._adopting = asyncio.create_task(self._adoption.run())
 
     async def _last_look(self) -> bool:
@@ -277,6 +270,10 @@ class Worker:
     def _on_refused_job(self, room: str) -> None:
         if self._adoption is not None:
             self._adoption.refused(room)
+
+    def _on_left_job(self, job: Job) -> None:
+        if self._adoption is not None:
+            self._adoption.left(job)
 
     def _on_accepted_job(self, job: Job) -> None:
         if self._adoption is not None:

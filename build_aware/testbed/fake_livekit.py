@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from aiohttp import WSMsgType, web
+from google.protobuf.message import Message
 from livekit.protocol import agent, agent_dispatch, models, room
 
 from build_aware.testbed.waiting import DEADLINE_S, until
@@ -157,20 +158,38 @@ class FakeLiveKit:
             return web.json_response(self.error, status=500)
         if method in self.hanging:
             await asyncio.Event().wait()
-        asks = room.ListParticipantsRequest.FromString(await request.read())  # All name a room so.
-        waits = any(each.name == asks.room for each in self.rooms)
+        body = await request.read()
+        if method == "CreateRoom":
+            return _answer(self._made(room.CreateRoomRequest.FromString(body).name))
+        if method == "UpdateRoomMetadata":
+            update = room.UpdateRoomMetadataRequest.FromString(body)
+            if (found := self._room(update.room)) is None:
+                return web.json_response({"code": "not_found", "msg": "no room"}, status=404)
+            found.metadata = update.metadata
+            return _answer(found)
+        asks = room.ListParticipantsRequest.FromString(body)  # All name a room so.
+        waits = self._room(asks.room) is not None
         user = models.ParticipantInfo(identity="user", joined_at=1)
         asked = agent_dispatch.AgentDispatch(
             id="AD_fake", state=agent_dispatch.AgentDispatchState(created_at=1)
         )
-        answer = {
+        answer: Message = {
             "ListRooms": room.ListRoomsResponse(rooms=self.rooms),
             "ListParticipants": room.ListParticipantsResponse(participants=[user] * waits),
             "ListDispatch": agent_dispatch.ListAgentDispatchResponse(agent_dispatches=[asked]),
         }[method]
         if method == "ListRooms":
             asyncio.get_running_loop().call_soon(self.listed.set)
-        return web.Response(body=answer.SerializeToString(), content_type="application/protobuf")
+        return _answer(answer)
+
+    def _room(self, name: str) -> models.Room | None:
+        return next((each for each in self.rooms if each.name == name), None)
+
+    def _made(self, name: str) -> models.Room:
+        if (found := self._room(name)) is None:
+            found = models.Room(name=name, sid=f"RM_{name}")
+            self.rooms.append(found)
+        return found
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.connections += 1
@@ -217,6 +236,10 @@ class FakeLiveKit:
             job = self._jobs[response.job_id]
             assignment = agent.JobAssignment(job=job, token="no room behind this")  # noqa: S106
             await socket.send_bytes(agent.ServerMessage(assignment=assignment).SerializeToString())
+
+
+def _answer(message: Message) -> web.Response:
+    return web.Response(body=message.SerializeToString(), content_type="application/protobuf")
 
 
 def a_job(*, room_metadata: str = "", dispatch_metadata: str = "") -> agent.Job:

@@ -31,10 +31,10 @@ INSTALL_S: Final = 300
 
 COMMANDS: Final = (
     *("console", "dev", "start", "connect", "download-files"),
-    *("build", "rehearse"),
+    *("build", "rehearse", "builds", "promote", "ramp", "rollback"),
 )
 
-TROUBLES: Final = ("misrouted", "lost", "cut", "doubled")
+TROUBLES: Final = ("misrouted", "outdated", "lost", "cut", "doubled")
 
 AGENT: Final = """
 from livekit.agents import JobContext

@@ -131,6 +131,11 @@ def with_patience(folder: Path, patience_s: float) -> Path:
     return _append(folder, "build_aware/server/connection.py", f"\nPATIENCE_S = {patience_s}\n")
 
 
+def with_short_pauses(folder: Path, pause_s: float) -> Path:
+    """A copy of the agent that soon looks again for a build that is gone."""
+    return _append(folder, "build_aware/dispatch/following.py", f"\nPAUSE_S = {pause_s}\n")
+
+
 AT_THE_START = """
 _before = end_with_the_session
 

@@ -15,12 +15,14 @@ from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import ParticipantInfo, Room
 from livekit.protocol.room import (
+    CreateRoomRequest,
     ListParticipantsRequest,
     ListParticipantsResponse,
     ListRoomsRequest,
     ListRoomsResponse,
     RoomParticipantIdentity,
     UpdateParticipantRequest,
+    UpdateRoomMetadataRequest,
 )
 
 from build_aware.adoption.judgement import Candidate
@@ -92,6 +94,7 @@ class StubServer:
         participants: who is in each room.
         dispatches: what each room asked for.
         calls: how often each method was called.
+        created: what rooms were made with.
         removed: the identities that were removed.
         ghosts: the identities of those who are listed although their node is gone.
         asked_for: how often each identity was asked for.
@@ -106,6 +109,7 @@ class StubServer:
         self.removed: list[str] = []
         self.ghosts: set[str] = set()
         self.asked_for: Counter[str] = Counter()
+        self.created: list[CreateRoomRequest] = []
         self.error: Exception | None = None
 
     def has(
@@ -128,6 +132,8 @@ class StubServer:
         """Its client."""
         room = SimpleNamespace(
             list_rooms=self._list_rooms,
+            create_room=self._create_room,
+            update_room_metadata=self._update_room_metadata,
             list_participants=self._list_participants,
             remove_participant=self._remove_participant,
             update_participant=self._update_participant,
@@ -146,9 +152,23 @@ class StubServer:
         if self.error is not None:
             raise self.error
 
-    async def _list_rooms(self, _: ListRoomsRequest) -> ListRoomsResponse:
+    async def _list_rooms(self, request: ListRoomsRequest) -> ListRoomsResponse:
         self._called("ListRooms")
-        return ListRoomsResponse(rooms=self.rooms)
+        asked = [each for each in self.rooms if not request.names or each.name in request.names]
+        return ListRoomsResponse(rooms=asked)
+
+    async def _create_room(self, request: CreateRoomRequest) -> Room:
+        self._called("CreateRoom")
+        self.created.append(request)
+        return self.has(there=[], room=request.name)
+
+    async def _update_room_metadata(self, request: UpdateRoomMetadataRequest) -> Room:
+        self._called("UpdateRoomMetadata")
+        for room in self.rooms:
+            if room.name == request.room:
+                room.metadata = request.metadata
+                return room
+        raise TwirpError(TwirpErrorCode.NOT_FOUND, "room does not exist", status=404)
 
     async def _list_participants(
         self, request: ListParticipantsRequest

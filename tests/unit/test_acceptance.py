@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from livekit.agents import AssignmentTimeoutError, JobRequest
 from livekit.agents.job import JobAcceptArguments
@@ -81,6 +81,30 @@ def test_a_room_that_had_an_agent_before_an_outage_is_left_to_it(full: bool) -> 
         assert decision == Decision(False, "held")
     others = decide(Target(("other",)), BUILD, untargeted="accept", full=full, held=True)
     assert others == Decision(False, "other-target")
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_job_that_names_no_build_is_left_to_the_one_that_the_rollout_wants(
+    full: bool, held: bool
+) -> None:
+    def decided(asked: Asked, untargeted: Policy = "accept") -> Decision:
+        return decide(asked, BUILD, untargeted=untargeted, full=full, held=held, wanted=False)
+
+    assert decided(Untargeted()) == Decision(False, "rollout")
+    assert decided(Malformed("5")) == Decision(False, "rollout")
+    assert decided(Untargeted(), "reject") == Decision(False, "untargeted")
+
+
+@pytest.mark.parametrize("names", [(BUILD.id,), ("other",), ("any",)])
+def test_one_that_names_a_build_is_decided_as_if_there_were_no_rollout(
+    names: tuple[str, ...],
+) -> None:
+    unwanted, wanted = (
+        decide(Target(names), BUILD, untargeted="accept", full=False, wanted=wanted)
+        for wanted in (False, True)
+    )
+    assert unwanted == wanted
 
 
 # The handler, called with LiveKit's own kind of request
@@ -571,7 +595,6 @@ METADATA: Final = st.text(max_size=200) | st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     room_metadata=METADATA,
     dispatch_metadata=METADATA,
@@ -648,3 +671,63 @@ def test_no_bare_reject(path: Path) -> None:
     source = path.read_text("utf-8")
     lines = [source.splitlines()[number - 1].strip() for number in wrong_rejections(source)]
     assert lines == [PASSED_ON] * (path.name == "acceptance.py")
+
+
+# The rollout
+
+
+class Rolled:
+    """A worker whose build the rollout does not want for any room but one.
+
+    Attributes:
+        asked: the rooms that the rollout was asked about.
+        left: ids of the jobs that were left to another build.
+        refused: the rooms of the other jobs that this worker does not get to serve.
+        handler: its request handler.
+    """
+
+    def __init__(self, *, wants: str = "", untargeted: Policy = "accept") -> None:
+        self.asked: list[str] = []
+        self.left: list[str] = []
+        self.refused: list[str] = []
+        self._wants = wants
+        self.handler = Acceptance(
+            BUILD,
+            untargeted=untargeted,
+            is_full=lambda: False,
+            rooms=Rooms(),
+            takes=self._takes,
+            on_answered=tell,
+            on_left=lambda job: self.left.append(job.id),
+            on_refused=self.refused.append,
+        )
+
+    def _takes(self, room: str, now_s: float) -> bool:
+        self.asked.append(room)
+        return room == self._wants
+
+
+async def test_what_the_rollout_gives_to_another_build_is_refused_for_this_worker_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    worker, offer = Rolled(), Offer()
+    await worker.handler(offer.request)
+    assert offer.terminated == [False]
+    assert (worker.left, worker.refused) == (["AJ_1"], [])
+    assert vars(caplog.records[-1])["reason"] == "rollout"
+
+
+async def test_what_it_gives_to_this_one_is_taken() -> None:
+    worker, offer = Rolled(wants="a-room"), Offer()
+    await worker.handler(offer.request)
+    assert len(offer.accepted) == 1
+    assert (worker.left, worker.refused) == ([], [])
+
+
+@pytest.mark.parametrize("metadata", [OURS, OTHERS])
+async def test_it_is_not_asked_about_jobs_that_name_a_build(metadata: str) -> None:
+    worker = Rolled()
+    await worker.handler(Offer(room_metadata=metadata).request)
+    assert worker.asked == []
+    assert worker.left == []

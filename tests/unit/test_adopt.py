@@ -27,8 +27,10 @@ from build_aware.adoption.adopt import (
 from build_aware.adoption.backoff import MAX_PAUSE_S
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import Busy, IsFree, Outcome
+from build_aware.adoption.left_jobs import LeftJobs
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
+from build_aware.dispatch.following import Following
 from build_aware.dispatch.records import DispatchRecord
 from build_aware.dispatch.room_record import RoomRecord
 from build_aware.dispatch.rooms import Rooms
@@ -74,6 +76,7 @@ class Worker:
             may_adopt=lambda: not self.full,
             busy=lambda: self.busy,
             launch=self._launch,
+            left=LeftJobs(Following("ours")),
         )
 
     @property

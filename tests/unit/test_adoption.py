@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
-from livekit.protocol.agent import Job
+from livekit.protocol.agent import Job, JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
-from build_aware.adoption import adopt, adoption, watchlist
+from build_aware.adoption import adopt, adoption, judgement, left_jobs, watchlist
 from build_aware.adoption.adoption import OWED_S, Adoption
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import IsFree, Outcome
+from build_aware.adoption.left_jobs import LeftJobs
+from build_aware.dispatch.attributes import BUILD_ID
+from build_aware.dispatch.following import PAUSE_S, Following
+from build_aware.dispatch.records import DispatchRecord
+from build_aware.dispatch.rollout import Rollout
 from build_aware.dispatch.room_record import RoomRecord
 from build_aware.dispatch.rooms import Rooms
 from build_aware.testbed.waiting import until
@@ -54,6 +59,8 @@ class Worker:
     refuses: set[str] = field(default_factory=set)
     crashes: bool = False
     connected: bool = True
+    full: bool = False
+    following: Following = field(default_factory=lambda: Following("ours"))
 
     def __post_init__(self) -> None:
         self.adoption = Adoption(
@@ -62,9 +69,11 @@ class Worker:
             api=self.server.open,
             sessions=self._sessions,
             accepting=tuple,
-            may_adopt=lambda: self.connected,
+            connected=lambda: self.connected,
+            may_adopt=lambda: self.connected and not self.full,
             busy=lambda: None,
             launch=self._launch,
+            left=LeftJobs(self.following),
         )
 
     def _sessions(self) -> Mapping[str, Job]:
@@ -354,3 +363,279 @@ async def test_it_waits_for_an_offer_that_is_under_way(
 
 async def test_a_worker_that_never_swept_has_no_last_look(worker: Worker) -> None:
     assert not await worker.adoption.last_look()
+
+
+# What is left to another build
+
+
+LEFT_S: Final = 0.2
+NEW_IS_CURRENT: Final = (
+    Rollout().appeared("ours", "then", make_current=True).appeared("new", "now", make_current=True)
+)
+
+
+@pytest.fixture
+async def old(running: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker whose build was replaced, and that leaves jobs to the new one for a moment."""
+    monkeypatch.setattr(left_jobs, "LEFT_S", LEFT_S)
+    monkeypatch.setattr(adoption, "LEFT_S", LEFT_S)
+    monkeypatch.setattr(watchlist, "RELOOK_S", LEFT_S / 10)
+    running.following.learn(NEW_IS_CURRENT, time.monotonic(), becomes_known=True)
+    return running
+
+
+def refuses(worker: Worker, dispatch: AgentDispatch) -> DispatchRecord:
+    """The worker refuses a job that it is offered, for another build's sake."""
+    job = job_of(dispatch)
+    worker.rooms.offered(job, time.monotonic())
+    assert not worker.following.takes(ROOM, time.monotonic())
+    worker.adoption.left(job)
+    record = worker.rooms.get(ROOM)
+    assert record is not None
+    return record.of(dispatch)
+
+
+def agent_of(build: str, dispatch_id: str = "any") -> ParticipantInfo:
+    """The agent of another worker."""
+    agent = an_agent(dispatch_id, job_id=f"AJ_of_{build}")
+    agent.attributes[BUILD_ID] = build
+    return agent
+
+
+def has_paused(worker: Worker) -> bool:
+    return bool(worker.following.facts(time.monotonic())["paused"])
+
+
+async def test_a_room_that_names_no_build_is_left_to_the_current_one_at_first(
+    old: Worker,
+) -> None:
+    """Nobody has refused it: it may be that the new build's session has crashed."""
+    began_s = time.monotonic()
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    assert time.monotonic() - began_s >= LEFT_S
+    assert not has_paused(old)
+
+
+async def test_one_that_names_this_build_is_not(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_jobs, "LEFT_S", 1000.0)
+    old.server.has(FRENCH)
+    await old.has_launched("fr")
+    assert not has_paused(old)
+
+
+async def test_where_this_worker_has_paused_it_is_adopted_at_once(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_jobs, "LEFT_S", 1000.0)
+    old.following.not_taken("another room", time.monotonic())
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+
+
+async def test_a_room_that_is_held_is_left_from_the_end_of_that_on(old: Worker) -> None:
+    record = record_of(old, ANYBODYS)
+    now_s = time.monotonic()
+    record.of(ANYBODYS).left_s = now_s - 10 * LEFT_S
+    record.held_until_s = now_s
+    fits = Fits(ANYBODYS, "untargeted")
+    assert old.adoption._adoptable_in_s(record, fits) > LEFT_S / 2
+
+
+async def test_a_refused_job_that_somebody_takes_costs_one_call_and_opens_nothing(
+    old: Worker,
+) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    known = refuses(old, ANYBODYS)
+    old.server.participants[ROOM] = [a_user(), agent_of("new")]
+    await until(lambda: not known.was_refused, "an answer", SOON_S)
+    await old.sweeps(5)
+    assert old.server.calls.total() - old.server.calls["ListRooms"] == 1
+    assert old.launched == []
+    assert not has_paused(old)
+
+
+async def test_also_where_it_was_looked_at_before_its_time(old: Worker) -> None:
+    """Because it is new in the list."""
+    known = refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS, there=[a_user(), agent_of("new")])
+    await until(lambda: not known.was_refused, "an answer", SOON_S)
+    later_s = time.monotonic() + 2 * LEFT_S
+    await until(lambda: time.monotonic() > later_s, "its time", SOON_S)
+    assert old.server.calls.total() - old.server.calls["ListRooms"] == 1
+
+
+async def test_an_agent_of_another_name_says_nothing_of_a_refused_job(old: Worker) -> None:
+    """The list of rooms counts it like any other."""
+    stranger = an_agent("other", name="other")
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS, there=[a_user(), stranger], publishers=2)
+    await old.has_launched("any")
+
+
+async def test_an_agent_for_another_dispatch_says_nothing_of_a_refused_one(old: Worker) -> None:
+    record = record_of(old, FRENCH)
+    record.agents = frozenset({"PA_fr"})
+    old.server.has(FRENCH, ANYBODYS, there=[a_user(), an_agent("fr")], publishers=2)
+    refuses(old, ANYBODYS)
+    await old.has_launched("any")
+    await until(lambda: has_paused(old), "a pause", SOON_S)
+
+
+async def test_a_refused_job_that_nobody_takes_is_adopted(
+    old: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    old.server.has(ANYBODYS)
+    refuses(old, ANYBODYS)
+    await old.has_launched("any")
+    await until(lambda: has_paused(old), "a pause", SOON_S)
+    (warning,) = (each for each in caplog.records if each.levelno == logging.WARNING)
+    assert vars(warning)["wanted"] == "new"
+
+
+async def test_a_job_that_is_listed_late_opens_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a minute livekit-server lists no job before its dispatch is five seconds worker."""
+    monkeypatch.setattr(left_jobs, "LISTED_S", 0.3)
+    left, began_s = LeftJobs(worker.following), time.monotonic()
+    taken = asks("any", "it")
+    worker.following.learn(NEW_IS_CURRENT, 0, becomes_known=True)
+    refuses(worker, taken)
+    record = record_of(worker, taken)
+    async with worker.server.open() as api:
+        left.adopted(api, record, Fits(taken, "untargeted", asked_s=0.1))
+        taken.state.jobs.add(id="AJ_elsewhere").state.status = JobStatus.JS_RUNNING
+        worker.server.dispatches[ROOM] = [taken]
+        await until(lambda: worker.server.calls["ListDispatch"] > 0, "the question", SOON_S)
+        assert time.monotonic() - began_s >= 0.2
+        await left.close()
+    assert not has_paused(worker)
+
+
+async def test_nor_does_a_room_that_has_closed_meanwhile(worker: Worker) -> None:
+    worker.following.learn(NEW_IS_CURRENT, 0, becomes_known=True)
+    refuses(worker, ANYBODYS)
+    left = LeftJobs(worker.following)
+    async with worker.server.open() as api:
+        left.adopted(api, record_of(worker, ANYBODYS), Fits(ANYBODYS, "untargeted", asked_s=60))
+        worker.server.dispatches[ROOM] = []
+        await until(lambda: worker.server.calls["ListDispatch"] > 0, "the question", SOON_S)
+        await left.close()
+    assert not has_paused(worker)
+
+
+async def test_one_that_the_request_handler_refuses_too_opens_nothing(old: Worker) -> None:
+    old.refuses.add("any")
+    old.server.has(ANYBODYS)
+    refuses(old, ANYBODYS)
+    await old.has_launched("any")
+    await old.sweeps(5)
+    assert not has_paused(old)
+
+
+async def test_a_job_that_was_assigned_and_whose_agent_comes_late_opens_nothing(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judgement, "JOIN_S", 3 * LEFT_S)
+    assigned = asks("any", "it")
+    job = assigned.state.jobs.add(id="AJ_elsewhere")
+    job.state.status = JobStatus.JS_RUNNING
+    job.state.started_at = time.time_ns()
+    old.server.has(assigned)
+    refuses(old, assigned)
+    await old.has_launched("any")
+    assert not has_paused(old)
+
+
+async def test_who_joins_later_does_not_wait_for_as_long_again(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    known = refuses(old, ANYBODYS)
+    await until(lambda: time.monotonic() > (known.left_s or 0) + LEFT_S, "its time", SOON_S)
+    monkeypatch.setattr(left_jobs, "LEFT_S", 1.0)
+    known.left_s = time.monotonic() - 1.0
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    await until(lambda: has_paused(old), "a pause", SOON_S)
+
+
+async def test_but_long_after_that_they_do(old: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(left_jobs, "REMEMBERED_S", 2 * LEFT_S)
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    known = refuses(old, ANYBODYS)
+    known.left_s = time.monotonic() - 3 * LEFT_S
+    back_s = time.monotonic()
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    assert time.monotonic() - back_s >= LEFT_S
+    # That nobody took it is as true as before.
+    await until(lambda: has_paused(old), "a pause", SOON_S)
+
+
+async def test_a_probe_that_the_other_build_takes_ends_the_pause(
+    old: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    old.following.not_taken("another room", time.monotonic() - PAUSE_S)
+    refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS, there=[a_user(), agent_of("new")], publishers=2)
+    await until(lambda: "following the rollout again" in caplog.text, "following", SOON_S)
+    assert not old.following.takes("next", time.monotonic())
+
+
+async def test_a_probe_that_nobody_takes_is_adopted_and_the_next_pause_is_longer(
+    old: Worker,
+) -> None:
+    old.server.has(ANYBODYS, there=[])
+    await old.sweeps()
+    old.following.not_taken("another room", time.monotonic() - PAUSE_S)
+    refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS)
+    await old.has_launched("any")
+    await until(lambda: has_paused(old), "a pause", SOON_S)
+    assert old.following.takes(ROOM, time.monotonic() + 2 * PAUSE_S - 1)
+
+
+async def test_a_full_worker_lists_rooms_and_looks_at_none(running: Worker) -> None:
+    running.full = True
+    running.server.has(FRENCH)
+    await running.sweeps(5)
+    assert set(running.server.calls) == {"ListRooms"}
+    running.full = False
+    await running.has_launched("fr")
+
+
+class Due:
+    """What keeps a rollout, and would have a list of rooms at any time."""
+
+    def registered(self, now_s: float) -> None:
+        pass
+
+    def is_due(self, now_s: float) -> bool:
+        return True
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_lists_that_fail_are_not_hurried_for_the_rollouts_sake(worker: Worker) -> None:
+    worker.server.error = ConnectionError("a gateway that is in the way")
+    worker.adoption._keeper = Due()  # type: ignore[assignment]
+    task = asyncio.create_task(worker.adoption.run())
+    await until(lambda: worker.server.calls["ListRooms"] > 0, "the first list", SOON_S)
+    later_s = time.monotonic() + 0.3
+    await until(lambda: time.monotonic() > later_s, "some ticks", SOON_S)
+    assert worker.server.calls["ListRooms"] == 1
+    task.cancel()
+    await asyncio.wait({task})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit import rtc
 from livekit.agents.telemetry.trace_types import ATTR_AGENT_NAME
@@ -121,6 +121,7 @@ ALL_ATTRIBUTES: Final = {AGENT_NAME: NAME, DISPATCH: "AD_1", ASKED: "01234567", 
                 dispatch_id="AD_1",
                 asked="01234567",
                 job_id="AJ_1",
+                build="build-A",
             ),
         ),
     ],
@@ -386,7 +387,6 @@ AGENTS: Final = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(dispatches=DISPATCHES, agents=AGENTS)
 def test_each_agent_serves_one_role_at_the_most_and_each_role_has_one(
     dispatches: list[AgentDispatch], agents: list[AgentSeen]
@@ -403,7 +403,6 @@ def test_each_agent_serves_one_role_at_the_most_and_each_role_has_one(
     assert answer.keys() <= {each.id for each in dispatches}
 
 
-@settings(deadline=None)
 @given(dispatches=DISPATCHES, agents=AGENTS, more=AGENTS)
 def test_another_agent_takes_nothing_from_those_that_are_served(
     dispatches: list[AgentDispatch], agents: list[AgentSeen], more: list[AgentSeen]
@@ -411,7 +410,6 @@ def test_another_agent_takes_nothing_from_those_that_are_served(
     assert served(dispatches, agents).keys() <= served(dispatches, [*agents, *more]).keys()
 
 
-@settings(deadline=None)
 @given(dispatches=DISPATCHES, agents=AGENTS)
 def test_the_order_in_which_they_come_does_not_matter(
     dispatches: list[AgentDispatch], agents: list[AgentSeen]

@@ -11,7 +11,7 @@ from build_aware import AgentServer, livekit_private
 from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
-from build_aware.adoption import adopt, adoption, alarm, sweep, watchlist
+from build_aware.adoption import adopt, adoption, alarm, last_look, sweep, watchlist
 from build_aware.adoption import judgement as waiting
 from build_aware.adoption.backoff import MAX_PAUSE_S
 from build_aware.dispatch import rooms
@@ -53,7 +53,7 @@ def test_the_numbers_of_the_drain_are_those_of_the_code() -> None:
     assert f"when no user has been there for {users.ALONE_S:g} s" in DRAINING
     assert f"AGENT_STATUS_PORT={session.STATUS_PORT}" in DRAINING
     assert f"at most {adoption.OWED_S:g} seconds after the stop signal" in DRAINING
-    assert f"waits up to {adoption.LAST_OFFERS_S:g} seconds" in DRAINING
+    assert f"waits up to {last_look.LAST_OFFERS_S:g} seconds" in DRAINING
     assert f"a user is there {users.AFTER_OUTAGE_S:g} s after the agent is back" in DRAINING
     assert f"worker that is refused keeps trying for {connection.PATIENCE_S:g} seconds" in DRAINING
 

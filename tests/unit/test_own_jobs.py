@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
@@ -196,7 +196,6 @@ STEPS: Final = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(steps=STEPS)
 def test_whatever_ran_runs_or_is_dead_until_it_is_forgotten(
     steps: list[tuple[float, set[str]]],

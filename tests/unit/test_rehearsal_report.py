@@ -21,16 +21,19 @@ MISROUTED = replace(GOOD, number=1, target="build-2")
 LOST = replace(GOOD, number=2, visits=(), unanswered_s=5.1, left_s=17)
 CUT = replace(GOOD, number=3, visits=(replace(VISIT, to_s=6.5),))
 DOUBLED = replace(GOOD, number=4, target=None, visits=(VISIT, replace(VISIT, identity="agent-2")))
+LATE = Visit("agent-3", "build-2.1", 18.3, None, (Remark(19.0, "build-2"),))
+OUTDATED = SessionSeen(5, None, 18, 19.5, None, (LATE,))
 
 OLD = WorkerSeen("build-1.1", "build-1", 0, 2, stop_s=9, exited_s=9.4)
 NEVER = WorkerSeen("build-1.2", "build-1", 0, 2, stop_s=9, exited_s=39, gave_up_s=39)
 CRASHED = WorkerSeen("build-2.1", "build-2", 4, 7, crashed_s=20, exited_s=20)
 UNREADY = WorkerSeen("build-2.2", "build-2", 38, None)
+NEWEST = WorkerSeen("build-3.1", "build-3", 1, 3)
 
 SEEN = Seen(
     "stock",
-    (GOOD, MISROUTED, LOST, CUT, DOUBLED),
-    (OLD, NEVER, CRASHED, UNREADY),
+    (GOOD, MISROUTED, LOST, CUT, DOUBLED, OUTDATED),
+    (OLD, NEVER, CRASHED, UNREADY, NEWEST),
     targets=((0, "build-1"), (8, "build-2")),
     stops=((9, "build-1"),),
     end_s=40,
@@ -48,9 +51,9 @@ def test_the_table_has_a_row_for_each_contestant_and_all_numbers() -> None:
     other = replace(VERDICT, contestant="naive", troubles=(), delay=None, lingering=())
     heading, stock, naive = shown(VERDICT, other)
     assert " ".join(heading) == f"worker {' '.join(report.HEADINGS)}"
-    assert stock[:7] == ["stock", "5", "4", "1", "1", "1", "1"]
-    assert stock[7:] == ["0.3", "s", "0.3", "s", "0.3", "s", "0.4", "to", "0.4", "s,", "1", "never"]
-    assert naive == ["naive", "5", "4", "0", "0", "0", "0", "-", "-", "-", "-"]
+    assert stock[:8] == ["stock", "6", "5", "1", "1", "1", "1", "1"]
+    assert stock[8:] == ["0.3", "s", "0.3", "s", "0.3", "s", "0.4", "to", "0.4", "s,", "1", "never"]
+    assert naive == ["naive", "6", "5", "0", "0", "0", "0", "0", "-", "-", "-", "-"]
 
 
 def test_the_table_fits_a_page() -> None:
@@ -84,7 +87,7 @@ def test_the_json_has_the_scenario_the_verdict_and_what_was_seen() -> None:
     (stock,) = content["contestants"]
     assert {kind: stock[kind] for kind in KINDS} == dict.fromkeys(KINDS, 1)
     assert stock["lingering"] == {"build-1.1": pytest.approx(0.4), "build-1.2": None}
-    assert len(stock["seen"]["workers"]) == 4
+    assert len(stock["seen"]["workers"]) == 5
 
 
 def test_the_states_of_a_worker_follow_each_other() -> None:
@@ -129,7 +132,7 @@ def test_a_picture_of_another_format_is_refused() -> None:
 
 def test_builds_keep_their_colours_and_have_different_ones() -> None:
     found = timeline.colours(SEEN)
-    assert list(found) == ["build-1", "build-2"]
-    assert len(set(found.values())) == 2
+    assert list(found) == ["build-1", "build-2", "build-3"]
+    assert len(set(found.values())) == 3
     assert len(set(timeline.COLOURS)) == len(timeline.COLOURS)
     assert set(legend.MARKS) == set(KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,51 @@ def test_a_good_session_is_served_and_nothing_else() -> None:
     assert (verdict.asked, verdict.served, verdict.troubles, verdict.clean) == (1, 1, (), True)
     assert verdict.delay is not None
     assert verdict.delay.max_s == pytest.approx(0.3)
+
+
+# Outdated
+
+
+OVERLAPPING: Final = replace(OLD, stop_s=40.0, exited_s=41.0)
+REGISTERED: Final = replace(NEW, ready_s=10.0)
+
+
+def asks_for_none(asked_s: float, build: str = "build-1") -> SessionSeen:
+    visit = an_agent(from_s=asked_s + 0.3, says=((asked_s + 1, None), (asked_s + 1, build)))
+    return replace(GOOD, target=None, asked_s=asked_s, left_s=asked_s + 3, visits=(visit,))
+
+
+@pytest.mark.parametrize(("asked_s", "outdated"), [(24.9, False), (25.0, True), (39.0, True)])
+def test_an_old_build_that_serves_beside_a_newer_one_is_outdated(
+    asked_s: float, outdated: bool
+) -> None:
+    found = judge(
+        replace(seen(asks_for_none(asked_s), workers=(OVERLAPPING, REGISTERED)), stops=())
+    )
+    assert [trouble.kind for trouble in found.troubles] == ["outdated"] * outdated
+
+
+def test_the_newer_one_is_not() -> None:
+    assert troubles(asks_for_none(30, "build-2"), workers=(OVERLAPPING, REGISTERED)) == []
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        replace(NEW, ready_s=None),
+        replace(NEW, ready_s=10.0, stop_s=28.0),
+        replace(NEW, ready_s=10.0, crashed_s=28.0),
+        replace(NEW, ready_s=10.0, exited_s=28.0),
+    ],
+)
+def test_nor_is_an_old_one_where_the_newer_one_is_not_there(newer: WorkerSeen) -> None:
+    verdict = judge(replace(seen(asks_for_none(29), workers=(OVERLAPPING, newer)), stops=()))
+    assert verdict.count("outdated") == 0
+
+
+def test_nor_is_one_that_was_asked_for() -> None:
+    session = replace(asks_for_none(30), target="build-1")
+    assert "outdated" not in troubles(session, workers=(OVERLAPPING, REGISTERED))
 
 
 # Misrouted
@@ -303,6 +349,7 @@ def test_a_session_counts_once_for_each_way_in_which_it_went_wrong() -> None:
     verdict = judge(seen(replace(GOOD, target="build-2", visits=visits), replace(GOOD, number=1)))
     assert {kind: verdict.count(kind) for kind in KINDS} == {
         "misrouted": 1,
+        "outdated": 0,
         "lost": 0,
         "cut": 1,
         "doubled": 1,

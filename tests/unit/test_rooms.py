@@ -12,6 +12,7 @@ from livekit.protocol.agent import Job
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
 from livekit.protocol.models import Room
 
+from build_aware.dispatch.agents import AgentSeen
 from build_aware.dispatch.room_record import RoomRecord
 from build_aware.dispatch.rooms import HOLD_S, RETURN_S, UNLISTED_S, Rooms
 from build_aware.dispatch.target import Asked, Target, Untargeted
@@ -374,7 +375,7 @@ def test_while_the_numbers_show_the_agents_of_the_last_look_they_are_there() -> 
     record = record_of(rooms)
     french, german = dispatch("AD_fr", FRENCH), dispatch("AD_de", GERMAN)
     record.take_in([french, german])
-    record.agents, record.served = frozenset({"PA_1"}), frozenset({"AD_fr"})
+    record.agents, record.served = frozenset({"PA_1"}), {"AD_fr": AgentSeen()}
     rooms.listed([room(users=1, publishers=2)], NOW + 600)
     assert record.of(french).served_s == NOW + 600
     # Another role's agent is not there for that.

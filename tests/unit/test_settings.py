@@ -10,6 +10,7 @@ import pytest
 
 from agent import session
 from build_aware.settings import (
+    ASKING,
     CONNECTING,
     RUNNING,
     VARIABLES,
@@ -51,6 +52,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "build_commit": None,
         "untargeted": None,
         "adoption": "auto",
+        "rollout": None,
         "max_sessions": None,
         "health_port": None,
         "status_port": None,
@@ -68,6 +70,7 @@ def test_every_variable_is_read() -> None:
         "AGENT_BUILD_COMMIT": "0123abc",
         "AGENT_UNTARGETED": "reject",
         "AGENT_ADOPTION": "off",
+        "AGENT_ROLLOUT": "manual",
         "AGENT_MAX_SESSIONS": "12",
         "AGENT_HEALTH_PORT": "0",
         "AGENT_STATUS_PORT": "9000",
@@ -88,6 +91,7 @@ def test_every_variable_is_read() -> None:
         "build_commit": "0123abc",
         "untargeted": "reject",
         "adoption": "off",
+        "rollout": "manual",
         "max_sessions": 12,
         "health_port": 0,
         "status_port": 9000,
@@ -207,8 +211,8 @@ def test_a_legal_value_is_taken_as_it_is(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_only_commands_that_connect_need_a_server(command: Command) -> None:
-    if command in CONNECTING:
+def test_only_commands_that_connect_or_ask_need_a_server(command: Command) -> None:
+    if command in CONNECTING | ASKING:
         named = [problem.split()[0] for problem in problems_of({}, command)]
         assert named == ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"]
     else:
@@ -225,6 +229,7 @@ def test_the_commands_that_connect_are_livekits_workers() -> None:
 SAID: Final = Options(
     untargeted="reject",
     adoption="off",
+    rollout="manual",
     end_with_last_user="always",
     join_timeout=timedelta(minutes=2),
     presence=True,

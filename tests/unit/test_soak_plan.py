@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.soak.__main__ import main
@@ -55,7 +55,6 @@ def test_a_longer_plan_begins_like_a_shorter_one() -> None:
     assert long.faults[: len(short.faults)] == short.faults
 
 
-@settings(deadline=None)
 @given(minutes=st.floats(0.9, 30), seed=st.integers())
 def test_every_plan_is_what_was_asked_for(minutes: float, seed: int) -> None:
     drawn = plan(Options(minutes, seed))
@@ -74,7 +73,6 @@ def test_every_plan_is_what_was_asked_for(minutes: float, seed: int) -> None:
         assert shortest <= fault.seconds <= longest
 
 
-@settings(deadline=None)
 @given(seed=st.integers())
 def test_each_takes_just_as_long_as_every_kind_once(seed: int) -> None:
     drawn = plan(Options(EACH_S / 60, seed))

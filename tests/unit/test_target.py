@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from build_aware.dispatch.target import (
@@ -275,7 +275,6 @@ def assert_read(asked: Asked) -> None:
         assert timedelta(0) <= asked.wait <= MAX_WAIT
 
 
-@settings(deadline=None)
 @given(metadata=TEXTS | TEXTS.map(with_key) | TEXTS.map(lambda text: f"{text}\\{KEY}"))
 @example(metadata="[" * 100_000)
 @example(metadata=KEY + "[" * 100_000)
@@ -290,7 +289,6 @@ def test_reading_any_text_gives_one_of_three_answers(metadata: str) -> None:
     assert_read(parse(metadata))
 
 
-@settings(deadline=None)
 @given(value=VALUES | NEAR_MISSES, ascii_only=st.booleans())
 def test_reading_any_json_value_gives_a_target_or_says_it_is_none(
     value: Any, ascii_only: bool
@@ -300,7 +298,6 @@ def test_reading_any_json_value_gives_a_target_or_says_it_is_none(
     assert_read(asked)
 
 
-@settings(deadline=None)
 @given(depth=st.integers(1, 3000), opening=st.sampled_from(["[", '{"id": ']))
 def test_reading_any_depth_gives_one_of_three_answers(depth: int, opening: str) -> None:
     closing = "]" if opening == "[" else "}"
@@ -331,7 +328,6 @@ def test_what_metadata_says_beside_the_target(metadata: str, said: str) -> None:
     assert beside(metadata) == said
 
 
-@settings(deadline=None)
 @given(METADATA)
 def test_it_never_raises_and_says_the_same_of_what_it_said(metadata: str) -> None:
     assert beside(beside(metadata)) == beside(metadata)

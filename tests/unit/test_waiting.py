@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from livekit.protocol.agent import Job, JobState, JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch, AgentDispatchState
@@ -638,7 +638,6 @@ ROOMS: Final = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(dispatches=SEVERAL_ROLES, room=ROOMS, now_s=TIMES)
 @example(dispatches=[AgentDispatch(agent_name=NAME)], room={}, now_s=0.0)
 @example(
@@ -659,7 +658,6 @@ def test_every_room_gets_one_finding_that_moves_on(
         assert finding.names or finding.until_s is not None
 
 
-@settings(deadline=None)
 @given(dispatches=ONE_ROLE, room=ROOMS, now_s=TIMES)
 def test_whoever_looks_again_when_told_to_learns_the_end_in_two_looks(
     dispatches: list[AgentDispatch], room: dict[str, Any], now_s: float
@@ -675,7 +673,6 @@ def test_whoever_looks_again_when_told_to_learns_the_end_in_two_looks(
         assert found(*dispatches, **room, now_s=NOW + 10_000, ages=ages) == finding
 
 
-@settings(deadline=None)
 @given(room=ROOMS, created_s=TIMES, jobs=st.lists(JOBS, max_size=2), now_s=TIMES)
 def test_no_build_but_the_target_ever_serves_a_room_without_a_fallback(
     room: dict[str, Any], created_s: float, jobs: list[Job], now_s: float

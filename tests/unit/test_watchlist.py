@@ -694,7 +694,7 @@ class Promises:
         }
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(story=st.lists(st.tuples(PAUSES, EVENTS), max_size=25), seed=st.integers(0, 9))
 def test_no_room_is_ever_forgotten(story: list[tuple[float, Event]], seed: int) -> None:
     watchlist = Watchlist(Rooms(), random.Random(seed))
@@ -725,7 +725,6 @@ def test_no_room_is_ever_forgotten(story: list[tuple[float, Event]], seed: int) 
         assert promises.never_forgotten <= remembered
 
 
-@settings(deadline=None)
 @given(numbers=NUMBERS, served=st.booleans(), seed=st.integers(0, 9))
 def test_a_room_that_does_not_change_costs_a_look_a_minute_at_the_most(
     numbers: Numbers, served: bool, seed: int
