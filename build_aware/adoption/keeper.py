@@ -36,6 +36,10 @@ the place of the current one. Others list as often: ten seconds where lists are 
 UNOPPOSED_S: Final = 30.0
 """For how long nobody must have objected, too: workers that are busy list less often."""
 
+BELIEVED_S: Final = 10.0
+"""How long after a worker has made its build known it believes that: another one that knows a later
+document, or that has written at the same time, may put its own in the place of that."""
+
 RETRY_S: Final = 10.0
 """How long to wait after a write that failed."""
 
@@ -72,6 +76,7 @@ class Keeper:
         self._not_before_s = -math.inf
         self._unreadable: str | None = None
         self._was_known = False
+        self._appeared_s = -math.inf
         self._unopposed = 0
         self._challenged_s = math.inf
         self._writing: asyncio.Task[None] | None = None
@@ -145,7 +150,8 @@ class Keeper:
             self._tell(known, found)
         becomes_known = self._newest and self._may_write() and not self._was_known
         self._following.learn(found, now_s, becomes_known=becomes_known)
-        self._was_known = self._was_known or found.knows(self._build)
+        if found.knows(self._build) and now_s >= self._appeared_s + BELIEVED_S:
+            self._was_known = True
 
     def _wish(self, room: Room | None, now_s: float) -> Rollout | None:
         """What to write into the room; None for nothing."""
@@ -183,7 +189,7 @@ class Keeper:
             return False
         if now_s < self._challenged_s + UNOPPOSED_S:
             return False
-        return rollout.challenger == self._build or self._following.current_is_gone(now_s)
+        return self._following.current_is_gone(now_s)
 
     async def _write(self, api: LiveKitAPI) -> None:
         await asyncio.sleep(random.uniform(0, SPREAD_S))  # noqa: S311
@@ -196,6 +202,8 @@ class Keeper:
                 wished = self._wish(room, time.monotonic())
                 if wished is not None:
                     await rollout_room.write(api, self._room, wished)
+                    if not (known := self._following.rollout) or not known.knows(self._build):
+                        self._appeared_s = time.monotonic()
                     self._take_over(wished, time.monotonic())
         except Exception as error:
             self._not_before_s = time.monotonic() + RETRY_S

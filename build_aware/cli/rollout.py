@@ -17,6 +17,9 @@ from build_aware.dispatch.rollout import Rollout
 REQUEST_S: Final = 10.0
 """How long to wait for the server."""
 
+PUT_BACK_S: Final = 4.0
+"""How long to wait where there is no rollout: if it was lost, workers put it back within that."""
+
 READ_BACK_S: Final = 1.0
 """How long after a change it is read back: a worker that knows a later one has put that back."""
 
@@ -67,6 +70,9 @@ async def change(
     """
     async with client(credentials) as api:
         before = await read(api, room)
+        if not before.revision:
+            await asyncio.sleep(PUT_BACK_S)
+            before = await read(api, room)
         after = changed(before, now())
         if after is before:
             return before, after

@@ -27,6 +27,10 @@ FOLLOWED_S: Final = 4.0
 """How long after a change some workers may still go by what was before: lists of rooms are 2.5
 seconds apart at most. Jobs that all refuse meanwhile say nothing of the build they are for."""
 
+PRESENT_S: Final = 120.0
+"""For how long the current build counts as there after a worker of it has said so: it may be full,
+or out of reach. Then two probes may find it gone again."""
+
 PROBE_S: Final = 30.0
 """How long a probe may stay without an answer: whoever called has left, say."""
 
@@ -110,9 +114,11 @@ class Following:
                 self._changed_s = now_s
         elif before.challenger is not None and rollout.challenger is None:
             # Somebody of the current build is there, full or out of reach as it may be.
-            self._present_until_s = now_s + LONGEST_PAUSE_S
+            self._present_until_s = now_s + PRESENT_S
             for pause in self._pauses.values():
                 pause.missed = 0
+                pause.length_s = PAUSE_S
+                pause.until_s = min(pause.until_s, now_s + PAUSE_S)
 
     def current_is_gone(self, now_s: float) -> bool:
         """Whether two probes in a row have not found the current build."""

@@ -43,8 +43,12 @@ class Unreadable(Exception):  # noqa: N818 what a reader would say
 
 
 def room_of(agent_name: str, deployment: str) -> str:
-    """The name of the room whose metadata is the rollout of an agent name and a deployment."""
-    return f"{_PREFIX}{agent_name}" + (f"@{deployment}" if deployment else "")
+    """The name of the room whose metadata is the rollout of an agent name and a deployment.
+
+    No two of them have one room: an `@` of a name is written as `%40`.
+    """
+    name = agent_name.replace("%", "%25").replace("@", "%40")
+    return f"{_PREFIX}{name}" + (f"@{deployment}" if deployment else "")
 
 
 def is_rollout_room(name: str) -> bool:

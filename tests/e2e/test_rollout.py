@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import sys
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -95,7 +98,8 @@ async def taken(
 ) -> dict[str, str]:
     """Let a user join each of these rooms; returns the build of the worker that took its job.
 
-    On a machine that is slow enough, another worker may be faster to adopt the room.
+    Most of the users have an agent of that build. On a machine that is slow enough, another worker
+    may be faster to adopt a room.
     """
     at_once = asyncio.Semaphore(4)
 
@@ -106,16 +110,19 @@ async def taken(
             for record in each.find("job offer answered", room=room, answer="accept")
         }
 
-    async def one(room: str) -> str:
+    async def one(room: str) -> tuple[str, str]:
         async with at_once:
             before = accepted(room)
             user = await joins(server, join, room, deployment=deployment)
+            served = (await user.agent()).attributes["build.id"]
             now = await until(lambda: accepted(room).items() - before.items(), f"who took {room}")
             await user.leave()
             ((_, build),) = now
-            return build
+            return build, served
 
-    return dict(zip(rooms, await asyncio.gather(*map(one, rooms)), strict=True))
+    found = await asyncio.gather(*map(one, rooms))
+    assert 2 * sum(build == served for build, served in found) > len(rooms), found
+    return dict(zip(rooms, (build for build, _ in found), strict=True))
 
 
 async def run(server: LiveKitServer, *arguments: str) -> tuple[int, str]:
@@ -207,23 +214,49 @@ async def test_where_the_new_build_dies_the_old_one_serves(
 ) -> None:
     old, new = old_and_new
     new.kill_family()
-    async with asyncio.TaskGroup() as group:
-        for number in range(12):
-            group.create_task(comes(own_livekit, join, number))
-    assert len(old.find("nobody took a job that is for another build")) == 1
-    # From then on it takes them at once.
-    assert old.find("job offer answered", room="room-11", answer="accept")
+    async with a_user_each_second(own_livekit, join) as users:
+        await old.logged("nobody took a job that is for another build")
+        # From then on it takes them at once.
+        await old.logged("job offer answered", answer="accept", reason="untargeted")
+    assert {user.result() for user in users} == {"old"}
 
 
 async def comes(server: LiveKitServer, join: JoinRoom, number: int, *, stays_s: float = 0.0) -> str:
-    """A user comes, one in a second, and is served by a single agent; returns the build."""
-    await asyncio.sleep(number)  # This is the load, not a wait; as is how long they stay.
+    """A user comes and is served by a single agent in the end; returns its build."""
     user = await joins(server, join, f"room-{number}")
-    await asyncio.sleep(stays_s)
+    await asyncio.sleep(stays_s)  # This is the load, not a wait.
     await until(lambda: len(user.agents) == 1, "one agent")
     (agent,) = user.agents
     await user.leave()
     return agent.attributes["build.id"]
+
+
+@contextlib.asynccontextmanager
+async def a_user_each_second(
+    server: LiveKitServer, join: JoinRoom, *, stays_s: float = 0.0
+) -> AsyncIterator[list[asyncio.Task[str]]]:
+    """Users come until this ends, not too many at once on a slow machine; see `comes`."""
+    users: list[asyncio.Task[str]] = []
+    at_once = asyncio.Semaphore(10)
+
+    async def come(number: int) -> str:
+        try:
+            return await comes(server, join, number, stays_s=stays_s)
+        finally:
+            at_once.release()
+
+    async def keep_coming() -> None:
+        for number in itertools.count(1):
+            await at_once.acquire()
+            users.append(group.create_task(come(number)))
+            await asyncio.sleep(1)
+
+    async with asyncio.TaskGroup() as group:
+        coming = group.create_task(keep_coming())
+        try:
+            yield users
+        finally:
+            coming.cancel()
 
 
 PAUSE_S = 3.0
@@ -245,12 +278,8 @@ async def test_the_previous_image_takes_over_when_the_current_build_is_gone(
     again = [await worker(own_livekit, folder=folder, **build("old")) for _ in range(2)]
     await follow(own_livekit, *again)
     new.kill_family()
-    async with asyncio.TaskGroup() as group:
-        users = [
-            # Longer than a worker waits to see who takes a job.
-            group.create_task(comes(own_livekit, join, number, stays_s=2 * LEFT_S))
-            for number in range(40)
-        ]
+    # They stay for longer than a worker waits to see who takes a job.
+    async with a_user_each_second(own_livekit, join, stays_s=2 * LEFT_S) as users:
         await is_current(own_livekit, "old")
     assert {user.result() for user in users} == {"old"}
 
@@ -267,18 +296,16 @@ async def test_a_full_current_build_is_helped_and_stays_current(
     await is_current(own_livekit, "new", old, new)
     user = await joins(own_livekit, join, "room-0")
     assert (await user.agent()).attributes["build.id"] == "new"
-    async with asyncio.TaskGroup() as group:
-        users = [
-            group.create_task(comes(own_livekit, join, number, stays_s=2 * LEFT_S))
-            for number in range(1, 50)
-        ]
+
+    async def has_objected() -> bool:
+        rollout = await rollout_in(own_livekit)
+        assert rollout is not None
+        assert rollout.is_current("new")
+        return rollout.revision >= CHALLENGED_AND_DEFENDED and rollout.challenger is None
+
+    async with a_user_each_second(own_livekit, join, stays_s=2 * LEFT_S) as users:
+        await until(has_objected, "the current build to be found gone, and to object", 300)
     assert {user.result() for user in users} == {"old"}
-    rollout = await rollout_in(own_livekit)
-    assert rollout is not None
-    assert rollout.is_current("new")
-    # It was found to be gone, and has objected.
-    assert rollout.revision >= CHALLENGED_AND_DEFENDED
-    assert rollout.challenger is None
     assert len(old.find("nobody took a job that is for another build")) >= 1 + GONE_AFTER
 
 
@@ -452,17 +479,39 @@ async def test_the_room_of_an_unnamed_agent_is_offered_to_nobody(
 @pytest.mark.slow
 @pytest.mark.long
 async def test_dev_follows_and_writes_nothing(
-    own_livekit: LiveKitServer, worker: StartWorker
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
 ) -> None:
+    production = await worker(own_livekit, **build("old"))
+    await is_current(own_livekit, "old", production)
     laptop = await worker(
         own_livekit, command=("agent.py", "dev", "--no-reload"), **build("laptop")
     )
-    await until(
-        lambda: "this worker follows the rollout and does not change it" in laptop.output,
-        "what a laptop does",
-    )
+    await laptop.said("this worker follows the rollout and does not change it")
+    await laptop.said("read the rollout")
     await asyncio.sleep(2 * STABLE_S)  # Long enough for a new build.
-    assert await rollout_in(own_livekit) is None
+    rooms = [f"room-{number}" for number in range(6)]
+    assert set((await taken(own_livekit, join, rooms, production)).values()) == {"old"}
+    rollout = await rollout_in(own_livekit)
+    assert rollout is not None
+    assert not rollout.knows("laptop")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_new_build_that_crashes_at_its_start_is_never_promoted(
+    own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    old = await worker(own_livekit, **build("old"))
+    await is_current(own_livekit, "old", old)
+    for _ in range(3):
+        new = await worker(own_livekit, **build("new"))
+        new.kill()
+        await new.exited()
+    rooms = [f"room-{number}" for number in range(6)]
+    assert set((await taken(own_livekit, join, rooms, old)).values()) == {"old"}
+    rollout = await rollout_in(own_livekit)
+    assert rollout is not None
+    assert not rollout.knows("new")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from build_aware.dispatch.following import (
     FOLLOWED_S,
     LONGEST_PAUSE_S,
     PAUSE_S,
+    PRESENT_S,
     PROBE_S,
     Following,
 )
@@ -253,13 +254,15 @@ def test_where_somebody_objects_the_current_build_is_not_gone_for_a_while(old: F
     learns(old, challenged, 200)
     assert old.current_is_gone(205)
     learns(old, challenged.defended(), 210)
-    gone, now_s = [], 3 * PAUSE_S + 4 * PAUSE_S
+    # The pauses begin anew as well: it may go away at any time.
+    gone, now_s = [], 210 + PAUSE_S
     for _ in range(2):
         assert not old.takes("probe", now_s)
         now_s += old.not_taken("probe", now_s)
-        gone.append(old.current_is_gone(210 + LONGEST_PAUSE_S))
+        gone.append(old.current_is_gone(210 + PRESENT_S))
     assert gone == [False, True]
-    assert not old.current_is_gone(209 + LONGEST_PAUSE_S)
+    assert now_s == 210 + PAUSE_S + 2 * PAUSE_S + 4 * PAUSE_S
+    assert not old.current_is_gone(209 + PRESENT_S)
 
 
 def test_one_that_never_becomes_known_follows_from_the_start() -> None:

@@ -94,6 +94,35 @@ async def test_the_first_worker_makes_the_room_and_its_build_current(server: Stu
     assert made.metadata == ""
 
 
+async def test_a_promotion_that_a_later_document_replaces_is_made_again(
+    server: StubServer,
+) -> None:
+    old, new = Worker(server, "old"), Worker(server, "new")
+    await old.sweeps()
+    server.rooms.clear()  # Somebody deletes the room, and the new worker is the first to see that.
+    rollout = await new.sweeps()
+    assert rollout is not None
+    assert rollout.is_current("new")
+    carries(server, newest("older", "old", "oldest"))
+    rollout = await new.sweeps()
+    assert rollout == written(server)
+    assert rollout.is_current("new")
+    assert new.following.takes("room", 0)
+
+
+async def test_a_build_that_has_been_known_for_a_while_is_not_new_again(
+    server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers, "BELIEVED_S", 0.0)
+    worker = Worker(server)
+    await worker.sweeps()
+    carries(server, newest("a", "b", "c"))
+    rollout = await worker.sweeps()
+    assert rollout is not None
+    assert rollout.is_current("c")
+    assert rollout.knows("ours")
+
+
 async def test_a_new_build_makes_itself_current_and_the_old_one_follows(
     server: StubServer,
 ) -> None:

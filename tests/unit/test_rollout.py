@@ -255,7 +255,8 @@ def test_a_share_is_what_it_says(build: str) -> None:
     # The same names each time: of 600 draws of so many, one would be further off by chance.
     dice = random.Random(build)
     names = (f"call-{dice.getrandbits(64):x}" for _ in range(NAMES))
-    taken = sum(share(build, name) * 100 < 10 for name in names)
+    rollout = newest("old").ramped(build, 10, NOW, force=True)
+    taken = sum(wanted(rollout, name) == build for name in names)
     assert 0.097 * NAMES <= taken <= 0.103 * NAMES
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -141,3 +142,10 @@ def test_each_agent_name_and_deployment_has_a_room(
 ) -> None:
     assert room_of(agent_name, deployment) == room
     assert is_rollout_room(room)
+
+
+@given(st.text("ab@%4025"), st.text("ab@%4025"))
+def test_no_two_of_them_have_one_room(agent_name: str, deployment: str) -> None:
+    room = room_of(agent_name, deployment)
+    name, _, found = room.removeprefix("_builds.").partition("@")
+    assert (unquote(name), found) == (agent_name, deployment)
