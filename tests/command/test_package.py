@@ -233,5 +233,5 @@ def test_with_the_extra_that_agent_is_rehearsed_to_a_verdict(
     said = say(python, *command, cwd=folder, LIVEKIT_SERVER_BIN=livekit_server)
     heading, verdict = said.splitlines()
     assert heading.split()[: 3 + len(TROUBLES)] == ["worker", "asked", "served", *TROUBLES]
-    assert verdict.split()[:7] == ["ours", "3", "3", *("0" for _ in TROUBLES)]
+    assert verdict.split()[: 3 + len(TROUBLES)] == ["ours", "3", "3", *("0" for _ in TROUBLES)]
     assert (folder / "picture.png").is_file()
