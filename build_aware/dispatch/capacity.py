@@ -24,14 +24,14 @@ def count(accepting: Collection[str], *others: Iterable[str]) -> int:
     return len(accepting) + len({each for ids in others for each in ids if each not in accepting})
 
 
-def is_full(count: Callable[[], int], max_sessions: int | None) -> bool:
+def is_full(sessions: Callable[[], int], max_sessions: int | None) -> bool:
     """Whether another session would be one too many.
 
     Args:
-        count: counts the sessions; not asked where there is no limit, since each offer comes here.
+        sessions: counts the sessions; not asked where there is no limit, since each offer comes here.
         max_sessions: how many there may be; None leaves it to LiveKit's measure.
     """
-    return max_sessions is not None and count() >= max_sessions
+    return max_sessions is not None and sessions() >= max_sessions
 
 
 def load(sessions: int, max_sessions: int) -> float:

@@ -505,6 +505,8 @@ async def test_a_new_build_that_crashes_at_its_start_is_never_promoted(
     await is_current(own_livekit, "old", old)
     for _ in range(3):
         new = await worker(own_livekit, **build("new"))
+        await new.logged("read the rollout")
+        await asyncio.sleep(0.3 * STABLE_S)  # So long it lives.
         new.kill()
         await new.exited()
     rooms = [f"room-{number}" for number in range(6)]

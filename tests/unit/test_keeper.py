@@ -360,6 +360,15 @@ async def test_whoever_finds_nobody_goes_on_where_another_challenger_has_gone(
     assert written(server).is_current("old")
 
 
+async def test_a_challenger_that_has_found_the_current_build_again_does_not_take_over(
+    server: StubServer,
+) -> None:
+    rollout = newest("ours", "new").challenged("ours")
+    carries(server, rollout)
+    await Worker(server).sweeps(2 * UNOPPOSED_LISTS)
+    assert written(server) == rollout
+
+
 @pytest.mark.parametrize("why", ["barred", "manual"])
 async def test_nobody_takes_over_who_was_rolled_back_or_where_commands_decide(
     server: StubServer, why: str

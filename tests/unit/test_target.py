@@ -316,6 +316,7 @@ def test_reading_any_depth_gives_one_of_three_answers(depth: int, opening: str) 
         ('{"agent_build": 5}', ""),
         ('{"agent_build": "build-A", "b": 1, "a": [2]}', '{"a": [2], "b": 1}'),
         ('{ "b":1,"a":[2] }', '{"a": [2], "b": 1}'),
+        ('\n {"agent_build": "build-A", "b": 1}', '{"b": 1}'),
         ('{"agent\\u005fbuild": "build-A"}', ""),
         ('{"tenant": {"agent_build": "build-A"}}', '{"tenant": {"agent_build": "build-A"}}'),
         ("free text", "free text"),
