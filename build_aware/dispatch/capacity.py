@@ -28,7 +28,7 @@ def is_full(sessions: Callable[[], int], max_sessions: int | None) -> bool:
     """Whether another session would be one too many.
 
     Args:
-        sessions: counts the sessions; not asked where there is no limit, since each offer comes here.
+        sessions: counts them. Not asked where there is no limit, since each offer comes here.
         max_sessions: how many there may be; None leaves it to LiveKit's measure.
     """
     return max_sessions is not None and sessions() >= max_sessions
