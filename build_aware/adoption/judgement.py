@@ -33,7 +33,13 @@ USER_KINDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """All that asked for this agent have one."""
+    """All that asked for this agent have one.
+
+    Attributes:
+        asked: whether the server was asked what the room asks for by now.
+    """
+
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A job that names no build may be for another one by the rollout. This worker leaves it to that, and
 looks later whether somebody has taken it. If no agent has come it adopts the room, which it gives
-back to one that comes late; and if the server knows of no job either, it pauses following.
+back to one that comes late; and it pauses following, unless the server then tells of a job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from build_aware.adoption.api_errors import API_ERRORS
 from build_aware.adoption.client import REQUEST_S
 from build_aware.adoption.judgement import Fits
-from build_aware.dispatch.following import Following
+from build_aware.dispatch.following import FOLLOWED_S, Following
 from build_aware.dispatch.records import DispatchRecord
 from build_aware.dispatch.room_record import RoomRecord
 
@@ -43,10 +43,14 @@ class LeftJobs:
 
     Args:
         following: whether this worker follows the rollout.
+
+    Attributes:
+        followed_s: how long after a change some workers may still go by what was before.
     """
 
     def __init__(self, following: Following) -> None:
         self._following = following
+        self.followed_s = FOLLOWED_S
         self._finding_out: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -95,24 +99,27 @@ class LeftJobs:
         known = record.get(fits.dispatch.id)
         if known is None or not known.was_refused:
             return
-        left_s = time.monotonic() if known.left_s is None else known.left_s
+        now_s = time.monotonic()
+        left_s = now_s if known.left_s is None else known.left_s
         _is_settled(known)
-        task = asyncio.create_task(self._find_out(api, record.room.name, fits, left_s))
+        room = record.room.name
+        self._following.doubt(room, now_s, left_s=left_s, followed_s=self.followed_s)
+        task = asyncio.create_task(self._find_out(api, room, fits))
         self._finding_out.add(task)
         task.add_done_callback(self._finding_out.discard)
 
-    async def _find_out(self, api: LiveKitAPI, room: str, fits: Fits, left_s: float) -> None:
-        """Pause following, unless somebody took that job, whose agent has not come yet."""
+    async def _find_out(self, api: LiveKitAPI, room: str, fits: Fits) -> None:
+        """Go on pausing, unless somebody took that job, whose agent has not come yet."""
         await asyncio.sleep(max(LISTED_S - fits.asked_s, 0))
         try:
             async with asyncio.timeout(REQUEST_S):
                 dispatches = await api.agent_dispatch.list_dispatch(room)
         except API_ERRORS:
-            return
+            dispatches = []
         known = next((each for each in dispatches if each.id == fits.dispatch.id), None)
         if known is None or _was_taken(known):
-            return
-        if pause_s := self._following.not_taken(room, time.monotonic(), left_s=left_s):
+            self._following.dispel(room)
+        elif pause_s := self._following.not_taken(room, time.monotonic()):
             logger.warning(
                 "nobody took a job that is for another build by the rollout, so this worker takes "
                 "that build's jobs for a while; start workers of that build, or make another one "

@@ -99,7 +99,7 @@ class Lookout:
             record.agents = frozenset(agent.sid for agent in there)
             record.has_agent = True
             _note(record, found, time.monotonic())
-            return Served()
+            return Served(asked=False)
         if there and has_user(participants) and record.surplus < len(there):
             participants = await _the_living(api, record, participants)
             there = _agents(participants)

@@ -149,7 +149,7 @@ class Reconciler:
             again_in_s = await self._adopter.adopt(api, record, finding)
             self._watchlist.postpone(name, time.monotonic() + again_in_s)
         elif isinstance(finding, Served):
-            self._watchlist.served(name, now_s)
+            self._watchlist.served(name, now_s, verify=not finding.asked)
         elif isinstance(finding, Waiting) and finding.in_s is not None:
             self._watchlist.postpone(name, now_s + finding.in_s)
         else:

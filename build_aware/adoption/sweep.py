@@ -15,7 +15,10 @@ from livekit.protocol.room import ListRoomsRequest
 from build_aware.adoption.client import REQUEST_S
 
 SWEEP_S: Final = 2.0
-"""From one list of rooms to the next, give or take a quarter, so that workers spread."""
+"""From one list of rooms to the next, give or take `SPREAD` of it."""
+
+SPREAD: Final = 0.25
+"""By how much of itself that time differs, so that workers spread."""
 
 FIRST_SWEEP_S: Final = 0.2
 """The most that a worker which has just registered waits before its first sweep."""
@@ -32,12 +35,14 @@ class Sweep:
 
     Attributes:
         failures: how many lists in a row have failed.
+        apart_s: the longest from the last list to the next.
     """
 
     def __init__(self, take_in: Callable[[list[Room], float], None]) -> None:
         self._take_in = take_in
         self._next_s = 0.0
         self.failures = 0
+        self.apart_s = SWEEP_S * (1 + SPREAD)
 
     def soon(self) -> None:
         """Sweep at once, whatever failed before."""
@@ -63,5 +68,6 @@ class Sweep:
         now_s = time.monotonic()
         self._take_in(rooms, now_s)
         pause_s = max(SWEEP_S, (now_s - began_s) / MAX_SHARE)
-        self.wait(pause_s * random.uniform(0.75, 1.25))  # noqa: S311
+        self.apart_s = pause_s * (1 + SPREAD)
+        self.wait(pause_s * random.uniform(1 - SPREAD, 1 + SPREAD))  # noqa: S311
         return rooms

@@ -151,10 +151,16 @@ class Watchlist:
             spread = self._dice.uniform(0.75, 1)
             watch.check_at_s = now_s + CHECK_S * spread if unsure else math.inf
 
-    def served(self, name: str, now_s: float) -> None:
-        """A look found that all who should be there are."""
+    def served(self, name: str, now_s: float, *, verify: bool = False) -> None:
+        """A look found that all who should be there are.
+
+        Args:
+            name: the room.
+            now_s: the time.
+            verify: whether that was all it looked for, so that one more look is due.
+        """
         if (watch := self._watch(name)) is not None:
-            sure = watch.shows_agents or watch.users == 0
+            sure = watch.users == 0 or (watch.shows_agents and not verify)
             watch.look_again(math.inf if sure else self._recheck_s(now_s))
 
     def unserved(self, name: str, now_s: float) -> None:

@@ -8,7 +8,7 @@ leaves one job to see whether that build is back, and waits longer each time tha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from build_aware.dispatch import rollout as rollouts
@@ -24,8 +24,9 @@ GONE_AFTER: Final = 2
 """After how many probes in a row that did not find it the current build counts as gone."""
 
 FOLLOWED_S: Final = 4.0
-"""How long after a change some workers may still go by what was before: lists of rooms are 2.5
-seconds apart at most. Jobs that all refuse meanwhile say nothing of the build they are for."""
+"""How long after a change some workers may still go by what was before, where lists of rooms are
+quick: then they are 2.5 seconds apart at most. Jobs that all refuse meanwhile say nothing of the
+build they are for."""
 
 PRESENT_S: Final = 120.0
 """For how long the current build counts as there after a worker of it has said so: it may be full,
@@ -51,12 +52,15 @@ class _Pause:
             probe is answered.
         probe: that job.
         missed: how many probes in a row were not answered by that build.
+        doubts: the rooms for whose sake it has begun, while it may still be that somebody took
+            their jobs; None if nobody did for one of them.
     """
 
     length_s: float
     until_s: float
     probe: _Probe | None = None
     missed: int = 0
+    doubts: set[str] | None = field(default_factory=set)
 
 
 class Following:
@@ -179,22 +183,55 @@ class Following:
         pause.missed += 1
         return False
 
-    def not_taken(self, room: str, now_s: float, *, left_s: float = math.inf) -> float:
-        """Nobody has come for a job that this worker had left.
+    def doubt(
+        self,
+        room: str,
+        now_s: float,
+        *,
+        left_s: float = math.inf,
+        followed_s: float = FOLLOWED_S,
+    ) -> None:
+        """Nobody seems to have taken a job that this worker had left: a pause begins at once.
+
+        To find out for sure takes two seconds more, in which nobody else shall wait. To be followed
+        by `not_taken`, or by `dispel`.
 
         Args:
             room: the job's room.
             now_s: the time.
             left_s: when this worker had left it.
+            followed_s: how long after a change some workers may still go by what was before.
+        """
+        if (other := self.left_to(room)) is None or left_s < self._changed_s + followed_s:
+            return
+        pause = self._pauses.setdefault(other, _Pause(PAUSE_S, now_s + PAUSE_S))
+        if pause.doubts is not None:
+            pause.doubts.add(room)
+
+    def dispel(self, room: str) -> None:
+        """Somebody has taken a job after all, or that cannot be found out."""
+        for build, pause in list(self._pauses.items()):
+            if pause.doubts is not None and room in pause.doubts:
+                pause.doubts.discard(room)
+                if not pause.doubts:
+                    del self._pauses[build]
+
+    def not_taken(self, room: str, now_s: float) -> float:
+        """Nobody has taken a job that this worker had left.
+
+        Args:
+            room: the job's room.
+            now_s: the time.
 
         Returns:
-            The length of the pause that begins with this, in seconds; 0 if none does.
+            The length of the pause that this makes certain, or longer, in seconds; 0 if none.
         """
-        if (other := self.left_to(room)) is None or left_s < self._changed_s + FOLLOWED_S:
-            return 0.0
-        pause = self._pauses.get(other)
+        other = self.left_to(room)
+        pause = None if other is None else self._pauses.get(other)
         if pause is None:
-            pause = self._pauses[other] = _Pause(PAUSE_S, now_s + PAUSE_S)
+            return 0.0
+        if pause.doubts is not None and room in pause.doubts:
+            pause.doubts = None
         elif pause.probe is not None and pause.probe.room == room:
             pause.missed += 1
             pause.probe = None

@@ -25,7 +25,7 @@ from build_aware.drain.exit_codes import ExitCode
 from build_aware.testbed import Testbed
 from build_aware.testbed.cluster import Cluster
 from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
-from build_aware.testbed.processes import Process
+from build_aware.testbed.processes import Process, logged_at
 from build_aware.testbed.user import User
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
@@ -159,7 +159,7 @@ async def test_a_new_build_takes_all_new_sessions_and_calls_go_on(
     agent = await call.agent(build="old")
     workers.append(await worker(own_livekit, **build("new")))
     await is_current(own_livekit, "new", *workers)
-    rooms = [f"room-{number}" for number in range(12)]
+    rooms = [f"room-{number}" for number in range(60)]
     assert set((await taken(own_livekit, join, rooms, *workers)).values()) == {"new"}
     assert call.agents_seen == [agent.identity]
     await call.insist("Which build?", "old")
@@ -172,7 +172,7 @@ async def test_the_commands_steer_it(
 ) -> None:
     await own_livekit.create_room("call")
     call = await join(own_livekit, "call", identity="caller")
-    await call.agent(build="new")
+    agent = await call.agent(build="new")
 
     code, said = await run(own_livekit, "rollback")
     assert code == 0, said
@@ -204,6 +204,7 @@ async def test_the_commands_steer_it(
     await is_current(own_livekit, "new", *old_and_new)
     rooms = [f"promoted-{number}" for number in range(8)]
     assert set((await taken(own_livekit, join, rooms, *old_and_new)).values()) == {"new"}
+    assert call.agents_seen == [agent.identity]
     await call.insist("Which build?", "new")
 
 
@@ -215,10 +216,14 @@ async def test_where_the_new_build_dies_the_old_one_serves(
     old, new = old_and_new
     new.kill_family()
     async with a_user_each_second(own_livekit, join) as users:
-        await old.logged("nobody took a job that is for another build")
+        (warning,) = await old.logged("nobody took a job that is for another build")
         # From then on it takes them at once.
         await old.logged("job offer answered", answer="accept", reason="untargeted")
     assert {user.result() for user in users} == {"old"}
+    # Nobody waits for it to find out that it is right to.
+    (adopted,) = old.find("adopting a waiting room", room=warning["room"])
+    refusals = map(logged_at, old.find("job offer answered", reason="rollout"))
+    assert max(refusals) < logged_at(adopted) + 1 < logged_at(warning)
 
 
 async def comes(server: LiveKitServer, join: JoinRoom, number: int, *, stays_s: float = 0.0) -> str:
@@ -323,8 +328,10 @@ async def test_a_worker_that_was_cut_off_follows_when_it_is_back(
     await is_current(own_livekit, "old", old)
     with proxy.answering(HTTPStatus.SERVICE_UNAVAILABLE):
         proxy.cut_oldest()
+        a_minute = asyncio.create_task(asyncio.sleep(60))
         new = await worker(own_livekit, **build("new"))
         await is_current(own_livekit, "new", new)
+        await a_minute
     await old.logged("registered worker", count=2, deadline_s=180)
     await follow(own_livekit, old, new)
     rooms = [f"room-{number}" for number in range(8)]
@@ -339,6 +346,10 @@ async def delete_the_room(server: LiveKitServer, room: str = ROOM) -> None:
 async def restart_the_server(server: LiveKitServer) -> None:
     await server.stop()
     await server.restart()
+
+
+LONGEST = 64_000
+"""How long metadata may be, in bytes, by livekit-server's default: it refuses 64 KiB."""
 
 
 def set_metadata(text: str) -> Any:
@@ -361,7 +372,7 @@ def set_metadata(text: str) -> Any:
         pytest.param(set_metadata(""), True, id="emptied"),
         pytest.param(set_metadata("garbage"), False, id="garbage"),
         pytest.param(set_metadata('{"format": 2, "revision": 99}'), False, id="newer-format"),
-        pytest.param(set_metadata(60_000 * "x"), False, id="64-KiB"),
+        pytest.param(set_metadata(LONGEST * "x"), False, id="as-long-as-it-may-be"),
     ],
 )
 async def test_what_befalls_the_document_sends_nobody_to_the_old_build(
@@ -373,6 +384,8 @@ async def test_what_befalls_the_document_sends_nobody_to_the_old_build(
 ) -> None:
     before = await rollout_in(own_livekit)
     await fault(own_livekit)
+    # Some come before anybody could mend it, be it to the old build.
+    await asyncio.gather(*(joins(own_livekit, join, f"at-once-{number}") for number in range(4)))
     for each in old_and_new:
         if fault is restart_the_server:
             await each.logged("registered worker", count=2, deadline_s=180)

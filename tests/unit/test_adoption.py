@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from build_aware.adoption.adoption import OWED_S, Adoption
 from build_aware.adoption.judgement import Fits
 from build_aware.adoption.launch import IsFree, Outcome
 from build_aware.adoption.left_jobs import LeftJobs
+from build_aware.adoption.watchlist import RECHECK_S
 from build_aware.dispatch.attributes import BUILD_ID
-from build_aware.dispatch.following import PAUSE_S, Following
+from build_aware.dispatch.following import FOLLOWED_S, PAUSE_S, Following
 from build_aware.dispatch.records import DispatchRecord
 from build_aware.dispatch.rollout import Rollout
 from build_aware.dispatch.room_record import RoomRecord
@@ -395,6 +397,12 @@ def refuses(worker: Worker, dispatch: AgentDispatch) -> DispatchRecord:
     return record.of(dispatch)
 
 
+def pauses(worker: Worker, now_s: float) -> None:
+    """The worker has found that nobody took a job that it had left."""
+    worker.following.doubt("another room", now_s)
+    assert worker.following.not_taken("another room", now_s)
+
+
 def agent_of(build: str, dispatch_id: str = "any") -> ParticipantInfo:
     """The agent of another worker."""
     agent = an_agent(dispatch_id, job_id=f"AJ_of_{build}")
@@ -430,7 +438,7 @@ async def test_where_this_worker_has_paused_it_is_adopted_at_once(
     old: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(left_jobs, "LEFT_S", 1000.0)
-    old.following.not_taken("another room", time.monotonic())
+    pauses(old, time.monotonic())
     old.server.has(ANYBODYS)
     await old.has_launched("any")
 
@@ -468,6 +476,18 @@ async def test_also_where_it_was_looked_at_before_its_time(old: Worker) -> None:
     assert old.server.calls.total() - old.server.calls["ListRooms"] == 1
 
 
+async def test_what_else_a_room_asks_for_by_then_is_looked_for_later(old: Worker) -> None:
+    known = refuses(old, ANYBODYS)
+    old.server.has(ANYBODYS, there=[a_user(), agent_of("new")], publishers=2)
+    record = old.rooms.get(ROOM)
+    assert record is not None
+    record.watch.suspect(time.monotonic())
+    await until(lambda: not known.was_refused and not record.is_looked_at, "an answer", SOON_S)
+    assert old.server.calls["ListDispatch"] == 0
+    assert record.watch.shows_agents
+    assert time.monotonic() + RECHECK_S / 2 < record.watch.look_at_s < math.inf
+
+
 async def test_an_agent_of_another_name_says_nothing_of_a_refused_job(old: Worker) -> None:
     """The list of rooms counts it like any other."""
     stranger = an_agent("other", name="other")
@@ -498,6 +518,16 @@ async def test_a_refused_job_that_nobody_takes_is_adopted(
     assert vars(warning)["wanted"] == "new"
 
 
+async def test_nobody_else_waits_while_it_finds_out_whether_somebody_took_it(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_jobs, "LISTED_S", 1000.0)
+    old.server.has(ANYBODYS)
+    refuses(old, ANYBODYS)
+    await old.has_launched("any")
+    await until(lambda: has_paused(old), "a pause", SOON_S)
+
+
 async def test_a_job_that_is_listed_late_opens_nothing(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,6 +546,16 @@ async def test_a_job_that_is_listed_late_opens_nothing(
         assert time.monotonic() - began_s >= 0.2
         await left.close()
     assert not has_paused(worker)
+
+
+async def test_where_lists_are_slow_workers_learn_of_a_change_later(
+    old: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await old.sweeps(2)
+    assert old.adoption._left.followed_s == FOLLOWED_S
+    monkeypatch.setattr(old.adoption._sweep, "apart_s", 10.0)
+    old.adoption._take_in([], time.monotonic())
+    assert old.adoption._left.followed_s == 16
 
 
 async def test_nor_does_a_room_that_has_closed_meanwhile(worker: Worker) -> None:
@@ -587,7 +627,7 @@ async def test_a_probe_that_the_other_build_takes_ends_the_pause(
     caplog.set_level(logging.INFO)
     old.server.has(ANYBODYS, there=[])
     await old.sweeps()
-    old.following.not_taken("another room", time.monotonic() - PAUSE_S)
+    pauses(old, time.monotonic() - PAUSE_S)
     refuses(old, ANYBODYS)
     old.server.has(ANYBODYS, there=[a_user(), agent_of("new")], publishers=2)
     await until(lambda: "following the rollout again" in caplog.text, "following", SOON_S)
@@ -599,7 +639,7 @@ async def test_a_probe_that_nobody_takes_is_adopted_and_the_next_pause_is_longer
 ) -> None:
     old.server.has(ANYBODYS, there=[])
     await old.sweeps()
-    old.following.not_taken("another room", time.monotonic() - PAUSE_S)
+    pauses(old, time.monotonic() - PAUSE_S)
     refuses(old, ANYBODYS)
     old.server.has(ANYBODYS)
     await old.has_launched("any")

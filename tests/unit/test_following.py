@@ -41,7 +41,12 @@ def old() -> Following:
 
 def paused(following: Following, at_s: float = 0.0) -> Following:
     assert not following.takes("first", at_s)
-    assert following.not_taken("first", at_s) == PAUSE_S
+    return finds_nobody(following, "first", at_s)
+
+
+def finds_nobody(following: Following, room: str, at_s: float, **options: float) -> Following:
+    following.doubt(room, at_s, **options)
+    assert following.not_taken(room, at_s + 2) == PAUSE_S
     return following
 
 
@@ -198,7 +203,7 @@ def test_a_ramping_build_that_is_gone_says_nothing_of_the_current_one() -> None:
     )
     learns(third, rollout)
     room = next(name for name in map(str, range(100)) if share("ramping", name) < 0.5)
-    paused(third)
+    finds_nobody(third, room, 0)
     for now_s in (PAUSE_S, 3 * PAUSE_S, 7 * PAUSE_S):
         assert not third.takes(room, now_s)
         assert third.not_taken(room, now_s) > 0
@@ -227,7 +232,7 @@ def test_one_build_that_is_gone_says_nothing_of_another() -> None:
     learns(third, rollout)
     names = {share("ramping", name) < 0.5: name for name in map(str, range(100))}
     assert not third.takes(names[True], 0)
-    assert third.not_taken(names[True], 0) == PAUSE_S
+    finds_nobody(third, names[True], 0)
     assert third.takes(names[True], 1)
     assert not third.takes(names[False], 1)
 
@@ -293,11 +298,42 @@ def test_jobs_that_all_refuse_while_they_learn_of_a_change_open_nothing() -> Non
     new = Following("new")
     new.learn(NEW_IS_CURRENT, 0, becomes_known=True)
     new.learn(NEW_IS_CURRENT.rolled_back("later"), 100, becomes_known=True)
-    assert new.not_taken("room", 107, left_s=100 + FOLLOWED_S - 0.1) == 0
-    assert new.not_taken("room", 108, left_s=100 + FOLLOWED_S) == PAUSE_S
+    new.doubt("room", 107, left_s=100 + FOLLOWED_S - 0.1)
+    assert new.not_taken("room", 109) == 0
+    new.doubt("room", 107, left_s=100 + FOLLOWED_S, followed_s=FOLLOWED_S + 1)
+    assert new.not_taken("room", 109) == 0
+    finds_nobody(new, "room", 108, left_s=100 + FOLLOWED_S)
 
 
 def test_what_a_worker_learns_first_is_no_change() -> None:
     old = Following("old")
     old.learn(NEW_IS_CURRENT, 100, becomes_known=True)
-    assert old.not_taken("room", 103.5, left_s=100) == PAUSE_S
+    finds_nobody(old, "room", 103.5, left_s=100)
+
+
+def test_nobody_waits_while_it_finds_out_whether_a_job_was_taken(old: Following) -> None:
+    assert not old.takes("first", 0)
+    old.doubt("first", 3.5)
+    assert old.takes("second", 3.5)
+    assert old.may_adopt("second", 3.5)
+    old.dispel("first")
+    assert not old.takes("third", 5.5)
+
+
+def test_a_doubt_that_is_dispelled_leaves_those_that_are_not(old: Following) -> None:
+    for room in ("first", "second"):
+        assert not old.takes(room, 0)
+    for room in ("first", "second"):
+        old.doubt(room, 3.5)
+    old.dispel("first")
+    assert old.takes("third", 4)
+    assert old.not_taken("second", 5.5) == PAUSE_S
+    old.dispel("second")
+    assert old.takes("third", 6)
+
+
+def test_what_was_never_doubted_is_no_reason_for_a_pause(old: Following) -> None:
+    assert not old.takes("room", 0)
+    assert old.not_taken("room", 5.5) == 0
+    old.dispel("room")
+    assert not old.takes("room", 6)

@@ -208,6 +208,15 @@ def test_an_agent_without_users_is_not_looked_at_again_until_somebody_comes(
     assert due_at(watchlist) == AT + 4
 
 
+def test_where_only_a_refused_job_was_looked_for_the_room_is_looked_at_once_more() -> None:
+    watchlist = watching(room(1, 2))
+    begin_look(watchlist, AT + 2 * VERIFY_S)
+    watchlist.served("a", AT, verify=True)
+    assert AT + RECHECK_S <= due_at(watchlist) < math.inf
+    watchlist.served("a", AT)
+    assert due_at(watchlist) == math.inf
+
+
 def test_an_agent_that_leaves_while_a_user_begins_to_speak_is_missed_within_minutes() -> None:
     one_user_and_the_agent = one_user_and_the_other = room(2, 2)
     watchlist = watching(one_user_and_the_agent)
