@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,7 @@ from build_aware.testbed.fake_livekit import FakeLiveKit
 from build_aware.testbed.fake_openai import FakeOpenAI
 from build_aware.testbed.livekit_server import LiveKitServer
 from build_aware.testbed.processes import Process, Processes
-from build_aware.testbed.proxy import Proxy
+from build_aware.testbed.proxy import Blind, Observer, Proxy
 from build_aware.testbed.user import User
 from build_aware.testbed.worker import start_worker
 
@@ -76,9 +77,11 @@ class Testbed:
         """A fake OpenAI."""
         return await self._started(FakeOpenAI())
 
-    async def proxy(self, server: LiveKitServer | FakeLiveKit) -> Proxy:
-        """A proxy before a server."""
-        return await self._started(Proxy(server.port))
+    async def proxy(
+        self, server: LiveKitServer | FakeLiveKit, observe: Callable[[], Observer] = Blind
+    ) -> Proxy:
+        """A proxy before a server, and what sees each of its connections."""
+        return await self._started(Proxy(server.port, observe))
 
     async def worker(
         self,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
+import re
+import signal
+import statistics
 import sys
+import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
@@ -26,6 +31,8 @@ from build_aware.testbed import Testbed
 from build_aware.testbed.cluster import Cluster
 from build_aware.testbed.livekit_server import AGENT_NAME, LiveKitServer
 from build_aware.testbed.processes import Process, logged_at
+from build_aware.testbed.proxy import Blind
+from build_aware.testbed.status import Status
 from build_aware.testbed.user import User
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
@@ -264,6 +271,43 @@ async def a_user_each_second(
             coming.cancel()
 
 
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("overlap_s", [1, 2 * STABLE_S])
+async def test_deploys_under_a_stream_of_users(
+    overlap_s: float, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    workers = [await worker(own_livekit, **build("build-0"))]
+    await is_current(own_livekit, "build-0", *workers)
+    after: list[int] = []
+    async with a_user_each_second(own_livekit, join, stays_s=2) as users:
+        for number in (1, 2):
+            workers.append(await worker(own_livekit, **build(f"build-{number}")))
+            status = await Status.of(workers[-1])
+            await until(functools.partial(is_ready, status), "the new worker to be ready")
+            overlap = asyncio.create_task(asyncio.sleep(overlap_s))
+            sees_it = overlap_s > STABLE_S
+            if not sees_it:
+                await overlap
+                workers[-2].send()
+            await is_current(own_livekit, f"build-{number}", *workers[-2 if sees_it else -1 :])
+            after.append(len(users))
+            await until(lambda: len(users) >= after[-1] + 5, "some more users")
+            await overlap
+            if sees_it:
+                workers[-2].send()
+    for number, first in enumerate(after, start=1):
+        rooms = {f"room-{user + 1}" for user in range(first, len(users))}
+        older = workers[:number]
+        answers = [said for each in older for said in each.find("job offer answered")]
+        assert not rooms & {said["room"] for said in answers if said["answer"] == "accept"}
+    assert [await each.exit() for each in workers[:-1]] == [0, 0]
+
+
+async def is_ready(status: Status) -> bool:
+    return await status.ready() == HTTPStatus.OK
+
+
 PAUSE_S = 3.0
 """The first pause of workers that are started with short ones."""
 
@@ -410,6 +454,12 @@ async def test_two_builds_that_register_together_end_in_one_current_build(
 ) -> None:
     builds = ("one", "two")
     workers = await asyncio.gather(*(worker(own_livekit, **build(each)) for each in builds))
+    # Their time comes while they are stopped, so they go on in the same moment.
+    for each in workers:
+        each.send(signal.SIGSTOP)
+    await asyncio.sleep(STABLE_S)
+    for each in workers:
+        each.send(signal.SIGCONT)
 
     async def both_known() -> Rollout | None:
         rollout = await rollout_in(own_livekit)
@@ -540,7 +590,70 @@ async def test_in_a_cluster_nobody_is_lost(
     new = await worker(two, **build("new"))
     await is_current(one, "new", old, new)
     rooms = [f"room-{number}" for number in range(12)]
-    await asyncio.gather(*(joins(one, join, room) for room in rooms))
+    users = await asyncio.gather(*(joins(one, join, room) for room in rooms))
+    await until(lambda: all(len(user.agents) == 1 for user in users), "one agent for each")
+
+
+class Calls(Blind):
+    """Sees the calls of a server's API, each with the room that it is about, if any."""
+
+    def __init__(self, seen: list[tuple[str, str, float]]) -> None:
+        self._seen = seen
+        self._call = ""
+
+    def from_client(self, data: bytes) -> None:
+        if found := re.search(rb"POST /twirp/livekit\.\w+/(\w+)", data):
+            self._call = found[1].decode()
+        room = re.search(rb"room-\d+-", data)
+        if found or room:
+            self._seen.append((self._call, room[0].decode() if room else "", time.monotonic()))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+async def test_a_refused_job_costs_one_call_and_a_server_that_rests_none(
+    bed: Testbed, own_livekit: LiveKitServer, worker: StartWorker, join: JoinRoom
+) -> None:
+    calls: list[tuple[str, str, float]] = []
+    proxy = await bed.proxy(own_livekit, lambda: Calls(calls))
+    old = await worker(own_livekit, LIVEKIT_URL=proxy.url, **build("old"))
+    await is_current(own_livekit, "old", old)
+    new = await worker(own_livekit, **build("new"))
+    await is_current(own_livekit, "new", old, new)
+
+    async def stays(room: str) -> float:
+        """A user stays until the old worker has looked what became of the job that it refused."""
+        user = await joins(own_livekit, join, room)
+        there_s = time.monotonic()
+        await user.be_noticed()
+        await lists(3, there_s + LEFT_S)
+        await user.leave()
+        return there_s
+
+    async def lists(count: int, since_s: float) -> None:
+        def enough() -> bool:
+            return sum(call == "ListRooms" and at_s > since_s for call, _, at_s in calls) >= count
+
+        await until(enough, f"{count} lists")
+
+    there: dict[str, float] = {}
+    for number in range(0, 40, 4):  # The server asks one worker or the other first.
+        rooms = [f"room-{number + each}-" for each in range(4)]
+        there |= dict(zip(rooms, await asyncio.gather(*map(stays, rooms)), strict=True))
+        refused = {each["room"] for each in old.find("job offer answered", reason="rollout")}
+        if min(len(refused), len(there.keys() - refused)) >= 4:
+            break
+    assert len(refused) >= 4
+    cost = {
+        room: sum(about == room and at_s > came_s for _, about, at_s in calls)
+        for room, came_s in there.items()
+    }
+    not_asked = statistics.median(cost[room] for room in there.keys() - refused)
+    assert statistics.median(cost[room] for room in refused) <= not_asked + 1
+
+    resting_s = time.monotonic()
+    await lists(5, resting_s)
+    assert {call for call, _, at_s in calls if at_s > resting_s} == {"ListRooms"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What the rollout costs users, held against what is promised of it."""
