@@ -21,13 +21,13 @@ _SESSIONS: Final = Gauge("agent_sessions", "Sessions that run on this worker.")
 _DRAIN_LEFT: Final = Gauge(
     "agent_drain_seconds_left", "Seconds until a draining worker is gone; NaN if not draining."
 )
-_CURRENT: Final = Gauge(
+CURRENT: Final = Gauge(
     "agent_rollout_current_info", "1, with the build that takes the jobs that name none.", ["id"]
 )
-_WANTED: Final = Gauge(
+WANTED: Final = Gauge(
     "agent_rollout_wanted", "1 while some jobs that name no build are for this worker, else 0."
 )
-_PAUSED: Final = Gauge(
+PAUSED: Final = Gauge(
     "agent_rollout_paused", "1 while this worker takes all jobs since nobody took one, else 0."
 )
 
@@ -82,11 +82,11 @@ class StatusServer:
         _READY.set(status["state"] == "ready")
         _SESSIONS.set(status["sessions"])
         rollout = status["rollout"]
-        _CURRENT.clear()
+        CURRENT.clear()
         if rollout["current"] is not None:
-            _CURRENT.labels(rollout["current"]).set(1)
-        _WANTED.set(rollout["wanted"])
-        _PAUSED.set(rollout["paused"])
+            CURRENT.labels(rollout["current"]).set(1)
+        WANTED.set(rollout["wanted"])
+        PAUSED.set(rollout["paused"])
         left = status["drain_left_s"]
         _DRAIN_LEFT.set(float("nan") if left is None else left)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
+import pytest
 import typer
 
 from build_aware import AgentServer, livekit_private
 from agent import session
 from bench.soak import __main__ as soak
 from bench.soak import fleet, guest, judge, leftovers, plan, troubles
-from build_aware.adoption import adopt, adoption, alarm, last_look, sweep, watchlist
+from build_aware.adoption import (
+    adopt,
+    adoption,
+    alarm,
+    keeper,
+    last_look,
+    left_jobs,
+    rollout_room,
+    sweep,
+    watchlist,
+)
 from build_aware.adoption import judgement as waiting
 from build_aware.adoption.backoff import MAX_PAUSE_S
-from build_aware.dispatch import rooms
+from build_aware.cli import rollout
+from build_aware.dispatch import following, rollout_document, rooms
 from build_aware.drain.budget import EXIT_S, SHUTDOWN_S
 from build_aware.drain.exit_codes import ExitCode
 from build_aware.identity import cautions, files
 from build_aware.job import ending, entrypoint, users
 from build_aware.rehearsal import cli, scenario, verdict
-from build_aware.server import connection
+from build_aware.server import connection, status
 from build_aware.settings import Settings
 from tests.support.paths import ROOT
 
@@ -28,6 +41,7 @@ BUILD_ID: Final = (ROOT / "docs" / "build-id.md").read_text("utf-8")
 ADOPTION: Final = (ROOT / "docs" / "adoption.md").read_text("utf-8")
 DRAINING: Final = (ROOT / "docs" / "draining.md").read_text("utf-8")
 REHEARSAL: Final = (ROOT / "docs" / "rehearsal.md").read_text("utf-8")
+ROLLOUT: Final = (ROOT / "docs" / "rollout.md").read_text("utf-8")
 SOAK: Final = (ROOT / "docs" / "soak.md").read_text("utf-8")
 
 
@@ -89,6 +103,42 @@ def test_the_numbers_of_adoption_are_those_of_the_code() -> None:
     assert "looked at once a minute" in ADOPTION
     for metric in (alarm.WAITING, adopt.ADOPTED, alarm.BUSY, alarm.FAILING):
         assert all(family.name in ADOPTION for family in metric.describe())
+
+
+def test_the_numbers_of_the_rollout_are_those_of_the_code() -> None:
+    text = " ".join(ROLLOUT.split())
+    assert keeper.STABLE_S == 10
+    assert "After ten seconds the new worker makes its build **current**" in text
+    assert following.FOLLOWED_S == 4
+    assert "Within four seconds the workers of all other builds start to refuse" in text
+    assert left_jobs.LEFT_S == 3.5
+    assert "looks at the room 3.5 seconds later" in text
+    assert left_jobs.LISTED_S - left_jobs.LEFT_S == 2
+    assert "within two more seconds that another worker has the job" in text
+    assert (following.PAUSE_S, following.LONGEST_PAUSE_S) == (60, 15 * 60)
+    assert "for one minute." in text
+    assert "the next break is twice as long, up to 15 minutes" in text
+    assert following.GONE_AFTER == 2
+    assert "After two failed tests in a row" in text
+    assert keeper.UNOPPOSED_S == 30
+    assert "answers within half a minute" in text
+    assert rollout.PUT_BACK_S == 4
+    assert "it first waits four seconds" in text
+    assert pytest.approx(0.040) == sweep.SWEEP_S * sweep.MAX_SHARE
+    assert "takes more than 40 ms" in text
+    assert rollout_room.FOR_EVER_S == 4294967295
+    assert "set to 4294967295" in text
+    assert f"for the agent name `{rollout_room.NOBODY}`" in text
+    for metric in (status.CURRENT, status.WANTED, status.PAUSED):
+        assert all(family.name in ROLLOUT for family in metric.describe())
+
+
+def test_the_document_in_the_page_on_the_rollout_is_one() -> None:
+    (shown,) = re.findall(r"```json\n(.*?)```", ROLLOUT, re.DOTALL)
+    read = rollout_document.read(shown)
+    assert json.loads(rollout_document.write(read)) == json.loads(shown)
+    standing = (read.current, read.previous, read.ramp)
+    assert all(each is not None and read.knows(each.build) for each in standing)
 
 
 def test_links_between_documents_lead_somewhere() -> None:
