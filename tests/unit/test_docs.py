@@ -117,13 +117,14 @@ def test_the_numbers_of_the_rollout_are_those_of_the_code() -> None:
     assert "within two more seconds that another worker has the job" in text
     assert (following.PAUSE_S, following.LONGEST_PAUSE_S) == (60, 15 * 60)
     assert "for one minute." in text
+    assert "takes all jobs meant for that build for one minute" in text
     assert "the next break is twice as long, up to 15 minutes" in text
     assert following.GONE_AFTER == 2
     assert "After two failed tests in a row" in text
     assert keeper.UNOPPOSED_S == 30
     assert "answers within half a minute" in text
     assert rollout.PUT_BACK_S == 4
-    assert "it first waits four seconds" in text
+    assert "it first waits four seconds, in case" in text
     assert pytest.approx(0.040) == sweep.SWEEP_S * sweep.MAX_SHARE
     assert "takes more than 40 ms" in text
     assert rollout_room.FOR_EVER_S == 4294967295
