@@ -25,6 +25,7 @@ class Session:
     """What became of one user. Times are monotonic seconds.
 
     Attributes:
+        room: the name of the room.
         began_s: when the room was made, and with it the job.
         build: the build of its agent; empty if none came.
         waited_s: from joining to the agent.
@@ -32,6 +33,7 @@ class Session:
         cut: whether the agent had left before the user did.
     """
 
+    room: str
     began_s: float
     build: str
     waited_s: float
@@ -51,25 +53,26 @@ async def session(
         agent = await user.agent(LOST_S)
     except TimeoutError:
         await user.leave()
-        return Session(began_s, "", time.monotonic() - joined_s)
+        return Session(room, began_s, "", time.monotonic() - joined_s)
     waited_s = time.monotonic() - joined_s
     await asyncio.sleep(stays_s)
     cut = agent.identity not in {each.identity for each in user.agents}
     agents = len(user.agents_seen)
     await user.leave()
-    return Session(began_s, agent.attributes["build.id"], waited_s, agents, cut)
+    return Session(room, began_s, agent.attributes["build.id"], waited_s, agents, cut)
 
 
 @contextlib.asynccontextmanager
 async def one_each_second(
-    bed: Testbed, server: LiveKitServer, *, stays_s: float = 0.0
+    bed: Testbed, *servers: LiveKitServer, stays_s: float
 ) -> AsyncIterator[list[Session]]:
-    """Users come until this ends; what became of them is known then."""
+    """Users come until this ends, to each server in turn; what became of them is known then."""
     sessions: list[Session] = []
     places = asyncio.Semaphore(AT_ONCE)
 
     async def come(number: int) -> None:
         try:
+            server = servers[number % len(servers)]
             sessions.append(await session(bed, server, f"room-{number}", stays_s=stays_s))
         finally:
             places.release()

@@ -57,9 +57,8 @@ from build_aware.adoption.left_jobs import LEFT_S, LeftJobs
 from build_aware.adoption.look import Lookout
 from build_aware.adoption.own_jobs import OwnJobs
 from build_aware.adoption.reconcile import Reconciler
-from build_aware.adoption.sweep import SPREAD, SWEEP_S, Sweep
+from build_aware.adoption.sweep import Sweep
 from build_aware.adoption.watchlist import Watchlist
-from build_aware.dispatch.following import FOLLOWED_S
 from build_aware.dispatch.room_record import RoomRecord
 from build_aware.dispatch.rooms import Rooms
 
@@ -68,10 +67,6 @@ TICK_S: Final = 0.25
 
 REFUSED_S: Final = 3.5
 """How long after this worker refused a job the room is looked at: the chain of offers is over."""
-
-FOLLOWED_LISTS: Final = FOLLOWED_S / (SWEEP_S * (1 + SPREAD))
-"""How many times as long as from one list to the next some workers may go by what was before a
-change: as many as where lists are quick."""
 
 OWED_S: Final = 30.0
 """How long after its stop signal a worker may first see a room that it still owes itself to."""
@@ -262,8 +257,7 @@ class Adoption:
             for name in new:
                 self._watchlist.suspect(name, now_s)
         self._trouble.worked(self._sweep)
-        # Where they take long, they do so for the other workers too.
-        self._left.followed_s = max(FOLLOWED_S, FOLLOWED_LISTS * self._sweep.apart_s)
+        self._left.lists_are(self._sweep.apart_s)
         if self._keeper is not None and self._api is not None:
             self._keeper.take_in(self._api, rooms, now_s)
 

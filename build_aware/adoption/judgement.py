@@ -36,7 +36,7 @@ class Served:
     """All that asked for this agent have one.
 
     Attributes:
-        asked: whether the server was asked what the room asks for by now.
+        asked: whether this look has listed the dispatches of the room.
     """
 
     asked: bool = True

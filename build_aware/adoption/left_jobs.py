@@ -2,7 +2,7 @@
 
 A job that names no build may be for another one by the rollout. This worker leaves it to that, and
 looks later whether somebody has taken it. If no agent has come it adopts the room, which it gives
-back to one that comes late; and it pauses following, unless the server then tells of a job.
+back to one that comes late; and it pauses following until the server tells of a job, if it does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from livekit.api import LiveKitAPI
 from livekit.protocol.agent import JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch
 
-from build_aware.adoption.api_errors import API_ERRORS
 from build_aware.adoption.client import REQUEST_S
 from build_aware.adoption.judgement import Fits
+from build_aware.adoption.sweep import SPREAD, SWEEP_S
 from build_aware.dispatch.following import FOLLOWED_S, Following
 from build_aware.dispatch.records import DispatchRecord
 from build_aware.dispatch.room_record import RoomRecord
@@ -32,6 +32,10 @@ LISTED_S: Final = 5.5
 anew for workers, and lists no job before it has waited five seconds for them (`EnabledCacheTTL`,
 `CheckEnabledTimeout`)."""
 
+FOLLOWED_LISTS: Final = FOLLOWED_S / (SWEEP_S * (1 + SPREAD))
+"""For how many times the gap between two lists some workers may still go by the old rollout;
+`FOLLOWED_S` is that for quick lists."""
+
 REMEMBERED_S: Final = 30.0
 """How long after that a user may come and is not made to wait for as long again."""
 
@@ -43,15 +47,18 @@ class LeftJobs:
 
     Args:
         following: whether this worker follows the rollout.
-
-    Attributes:
-        followed_s: how long after a change some workers may still go by what was before.
     """
 
     def __init__(self, following: Following) -> None:
         self._following = following
-        self.followed_s = FOLLOWED_S
         self._finding_out: set[asyncio.Task[None]] = set()
+
+    def lists_are(self, apart_s: float) -> None:
+        """Take note of the longest time from one list of rooms to the next.
+
+        Where lists take long they do so for the other workers too, which learn of a change later.
+        """
+        self._following.within_s = max(FOLLOWED_S, FOLLOWED_LISTS * apart_s)
 
     async def close(self) -> None:
         """Ask no more."""
@@ -102,24 +109,31 @@ class LeftJobs:
         now_s = time.monotonic()
         left_s = now_s if known.left_s is None else known.left_s
         _is_settled(known)
+        if fits.reason != "untargeted":
+            return
         room = record.room.name
-        self._following.doubt(room, now_s, left_s=left_s, followed_s=self.followed_s)
+        self._following.doubt(room, fits.dispatch.id, now_s, left_s=left_s)
         task = asyncio.create_task(self._find_out(api, room, fits))
         self._finding_out.add(task)
         task.add_done_callback(self._finding_out.discard)
 
     async def _find_out(self, api: LiveKitAPI, room: str, fits: Fits) -> None:
-        """Go on pausing, unless somebody took that job, whose agent has not come yet."""
+        """Go on pausing if nobody took that job; its agent may just not have come yet."""
         await asyncio.sleep(max(LISTED_S - fits.asked_s, 0))
         try:
             async with asyncio.timeout(REQUEST_S):
                 dispatches = await api.agent_dispatch.list_dispatch(room)
-        except API_ERRORS:
+        except Exception:  # A gateway may answer in any form. Then it cannot be found out.
             dispatches = []
         known = next((each for each in dispatches if each.id == fits.dispatch.id), None)
         if known is None or _was_taken(known):
-            self._following.dispel(room)
-        elif pause_s := self._following.not_taken(room, time.monotonic()):
+            if self._following.dispel(fits.dispatch.id):
+                logger.info(
+                    "another worker has taken the job after all, or the room is gone: following "
+                    "the rollout again",
+                    extra={"room": room},
+                )
+        elif pause_s := self._following.not_taken(room, fits.dispatch.id, time.monotonic()):
             logger.warning(
                 "nobody took a job that is for another build by the rollout, so this worker takes "
                 "that build's jobs for a while; start workers of that build, or make another one "

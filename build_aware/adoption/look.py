@@ -52,7 +52,6 @@ class Lookout:
         own: the jobs that run here.
         accepting: those that were accepted here and do not run yet. A worker that is overloaded
             may take long for that, and must not start one more.
-        left: is told who serves the jobs that this worker leaves to another build.
     """
 
     def __init__(

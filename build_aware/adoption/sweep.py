@@ -35,7 +35,7 @@ class Sweep:
 
     Attributes:
         failures: how many lists in a row have failed.
-        apart_s: the longest from the last list to the next.
+        apart_s: how long after the last list the next one is at the latest.
     """
 
     def __init__(self, take_in: Callable[[list[Room], float], None]) -> None:
@@ -66,8 +66,8 @@ class Sweep:
         async with asyncio.timeout(REQUEST_S):
             rooms = list((await api.room.list_rooms(ListRoomsRequest())).rooms)
         now_s = time.monotonic()
-        self._take_in(rooms, now_s)
         pause_s = max(SWEEP_S, (now_s - began_s) / MAX_SHARE)
         self.apart_s = pause_s * (1 + SPREAD)
+        self._take_in(rooms, now_s)
         self.wait(pause_s * random.uniform(1 - SPREAD, 1 + SPREAD))  # noqa: S311
         return rooms

@@ -52,8 +52,8 @@ class _Pause:
             probe is answered.
         probe: that job.
         missed: how many probes in a row were not answered by that build.
-        doubts: the rooms for whose sake it has begun, while it may still be that somebody took
-            their jobs; None if nobody did for one of them.
+        doubts: the dispatches for whose sake it has begun, while it may still be that somebody
+            took their jobs; None once it is certain that nobody took one of them.
     """
 
     length_s: float
@@ -68,6 +68,9 @@ class Following:
 
     Args:
         build: the id of its build.
+
+    Attributes:
+        within_s: how long after a change some workers may still go by what was before.
     """
 
     def __init__(self, build: str) -> None:
@@ -76,7 +79,8 @@ class Following:
         self._takes_all = True
         self._pauses: dict[str, _Pause] = {}
         self._present_until_s = -math.inf
-        self._changed_s = -math.inf
+        self._followed_s = -math.inf
+        self.within_s = FOLLOWED_S
 
     @property
     def rollout(self) -> Rollout | None:
@@ -115,7 +119,7 @@ class Following:
             self._pauses.clear()
             self._present_until_s = -math.inf
             if before.current is not None:
-                self._changed_s = now_s
+                self._followed_s = now_s + self.within_s
         elif before.challenger is not None and rollout.challenger is None:
             # Somebody of the current build is there, full or out of reach as it may be.
             self._present_until_s = now_s + PRESENT_S
@@ -146,6 +150,7 @@ class Following:
         if now_s < pause.until_s:
             return True
         if pause.probe is None or now_s >= pause.probe.until_s:
+            pause.doubts = None
             pause.probe = _Probe(room, now_s + PROBE_S)
         return pause.probe.room != room
 
@@ -156,10 +161,6 @@ class Following:
             return True
         pause = self._pauses.get(other)
         return pause is not None and now_s < pause.until_s
-
-    def is_probe(self, room: str) -> bool:
-        """Whether a job of this room was left as a probe."""
-        return any(each.probe and each.probe.room == room for each in self._pauses.values())
 
     def taken(self, room: str, build: str | None) -> bool:
         """An agent has come for a job that this worker had left.
@@ -183,54 +184,54 @@ class Following:
         pause.missed += 1
         return False
 
-    def doubt(
-        self,
-        room: str,
-        now_s: float,
-        *,
-        left_s: float = math.inf,
-        followed_s: float = FOLLOWED_S,
-    ) -> None:
+    def doubt(self, room: str, dispatch_id: str, now_s: float, *, left_s: float = math.inf) -> None:
         """Nobody seems to have taken a job that this worker had left: a pause begins at once.
 
-        To find out for sure takes two seconds more, in which nobody else shall wait. To be followed
-        by `not_taken`, or by `dispel`.
+        To find out for sure takes two seconds more, and nobody else should wait for that. Call
+        `not_taken` or `dispel` next.
 
         Args:
             room: the job's room.
+            dispatch_id: the job's dispatch.
             now_s: the time.
             left_s: when this worker had left it.
-            followed_s: how long after a change some workers may still go by what was before.
         """
-        if (other := self.left_to(room)) is None or left_s < self._changed_s + followed_s:
+        if (other := self.left_to(room)) is None or left_s < self._followed_s:
             return
         pause = self._pauses.setdefault(other, _Pause(PAUSE_S, now_s + PAUSE_S))
         if pause.doubts is not None:
-            pause.doubts.add(room)
+            pause.doubts.add(dispatch_id)
 
-    def dispel(self, room: str) -> None:
-        """Somebody has taken a job after all, or that cannot be found out."""
-        for build, pause in list(self._pauses.items()):
-            if pause.doubts is not None and room in pause.doubts:
-                pause.doubts.discard(room)
+    def dispel(self, dispatch_id: str) -> bool:
+        """Somebody has taken a job after all, or that cannot be found out.
+
+        Returns:
+            Whether this ends a pause.
+        """
+        for build, pause in self._pauses.items():
+            if pause.doubts is not None and dispatch_id in pause.doubts:
+                pause.doubts.discard(dispatch_id)
                 if not pause.doubts:
                     del self._pauses[build]
+                    return True
+        return False
 
-    def not_taken(self, room: str, now_s: float) -> float:
+    def not_taken(self, room: str, dispatch_id: str, now_s: float) -> float:
         """Nobody has taken a job that this worker had left.
 
         Args:
             room: the job's room.
+            dispatch_id: the job's dispatch.
             now_s: the time.
 
         Returns:
-            The length of the pause that this makes certain, or longer, in seconds; 0 if none.
+            The length of the pause that this confirms or extends, in seconds; 0 if none.
         """
         other = self.left_to(room)
         pause = None if other is None else self._pauses.get(other)
         if pause is None:
             return 0.0
-        if pause.doubts is not None and room in pause.doubts:
+        if pause.doubts is not None and dispatch_id in pause.doubts:
             pause.doubts = None
         elif pause.probe is not None and pause.probe.room == room:
             pause.missed += 1

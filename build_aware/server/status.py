@@ -28,7 +28,8 @@ WANTED: Final = Gauge(
     "agent_rollout_wanted", "1 while some jobs that name no build are for this worker, else 0."
 )
 PAUSED: Final = Gauge(
-    "agent_rollout_paused", "1 while this worker takes all jobs since nobody took one, else 0."
+    "agent_rollout_paused",
+    "1 while this worker takes the jobs of another build, since nobody seems to take them, else 0.",
 )
 
 

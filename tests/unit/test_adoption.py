@@ -399,8 +399,8 @@ def refuses(worker: Worker, dispatch: AgentDispatch) -> DispatchRecord:
 
 def pauses(worker: Worker, now_s: float) -> None:
     """The worker has found that nobody took a job that it had left."""
-    worker.following.doubt("another room", now_s)
-    assert worker.following.not_taken("another room", now_s)
+    worker.following.doubt("another room", "another", now_s)
+    assert worker.following.not_taken("another room", "another", now_s)
 
 
 def agent_of(build: str, dispatch_id: str = "any") -> ParticipantInfo:
@@ -552,10 +552,36 @@ async def test_where_lists_are_slow_workers_learn_of_a_change_later(
     old: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await old.sweeps(2)
-    assert old.adoption._left.followed_s == FOLLOWED_S
+    assert old.following.within_s == FOLLOWED_S
     monkeypatch.setattr(old.adoption._sweep, "apart_s", 10.0)
     old.adoption._take_in([], time.monotonic())
-    assert old.adoption._left.followed_s == 16
+    assert old.following.within_s == 16
+
+
+async def test_nor_does_one_that_is_adopted_because_it_names_this_build_by_now(
+    worker: Worker,
+) -> None:
+    worker.following.learn(NEW_IS_CURRENT, 0, becomes_known=True)
+    refuses(worker, ANYBODYS)
+    left = LeftJobs(worker.following)
+    async with worker.server.open() as api:
+        left.adopted(api, record_of(worker, ANYBODYS), Fits(ANYBODYS, "target", asked_s=60))
+    assert not has_paused(worker)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), AttributeError("a gateway's own words")])
+async def test_nor_does_one_of_which_the_server_does_not_tell(
+    worker: Worker, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.following.learn(NEW_IS_CURRENT, 0, becomes_known=True)
+    refuses(worker, ANYBODYS)
+    left, record = LeftJobs(worker.following), record_of(worker, ANYBODYS)
+    worker.server.error = error
+    async with worker.server.open() as api:
+        left.adopted(api, record, Fits(ANYBODYS, "untargeted", asked_s=60))
+        assert has_paused(worker)
+        await until(lambda: not has_paused(worker), "following again", SOON_S)
+        await left.close()
 
 
 async def test_nor_does_a_room_that_has_closed_meanwhile(worker: Worker) -> None:

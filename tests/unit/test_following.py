@@ -45,8 +45,8 @@ def paused(following: Following, at_s: float = 0.0) -> Following:
 
 
 def finds_nobody(following: Following, room: str, at_s: float, **options: float) -> Following:
-    following.doubt(room, at_s, **options)
-    assert following.not_taken(room, at_s + 2) == PAUSE_S
+    following.doubt(room, room, at_s, **options)
+    assert following.not_taken(room, room, at_s + 2) == PAUSE_S
     return following
 
 
@@ -114,16 +114,14 @@ def test_where_nobody_takes_a_job_it_takes_all_for_a_while(old: Following) -> No
 def test_what_was_left_before_that_begins_no_second_pause(old: Following) -> None:
     assert not old.takes("second", 0)
     paused(old)
-    assert old.not_taken("second", 5) == 0
+    assert old.not_taken("second", "second", 5) == 0
     assert not old.takes("probe", PAUSE_S)
 
 
 def test_after_the_pause_it_leaves_one_job_as_a_probe(old: Following) -> None:
     paused(old)
     assert not old.takes("probe", PAUSE_S)
-    assert old.is_probe("probe")
     assert old.takes("meanwhile", PAUSE_S + 1)
-    assert not old.is_probe("meanwhile")
 
 
 def test_after_the_pause_waiting_rooms_are_left_for_a_moment_again(old: Following) -> None:
@@ -153,7 +151,7 @@ def test_pauses_double_up_to_a_quarter_of_an_hour(old: Following) -> None:
     now_s, pauses_s = PAUSE_S, []
     for _ in range(6):
         assert not old.takes("probe", now_s)
-        pauses_s.append(old.not_taken("probe", now_s))
+        pauses_s.append(old.not_taken("probe", "probe", now_s))
         assert old.takes("room", now_s + pauses_s[-1] - 1)
         now_s += pauses_s[-1]
     assert pauses_s == [120, 240, 480, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
@@ -164,7 +162,7 @@ def test_a_probe_without_an_answer_is_followed_by_another(old: Following) -> Non
     assert not old.takes("left at once", PAUSE_S)
     assert old.takes("room", PAUSE_S + PROBE_S - 1)
     assert not old.takes("next probe", PAUSE_S + PROBE_S)
-    assert old.not_taken("left at once", PAUSE_S + PROBE_S) == 0
+    assert old.not_taken("left at once", "left at once", PAUSE_S + PROBE_S) == 0
     assert old.taken("next probe", "new")
 
 
@@ -175,7 +173,7 @@ def test_two_probes_in_a_row_that_find_nobody_tell_that_the_current_build_is_gon
     gone = [old.current_is_gone(5000)]
     for now_s in (PAUSE_S, 3 * PAUSE_S):
         assert not old.takes("probe", now_s)
-        old.not_taken("probe", now_s)
+        old.not_taken("probe", "probe", now_s)
         gone.append(old.current_is_gone(5000))
     assert gone == [False, False, True]
 
@@ -183,12 +181,12 @@ def test_two_probes_in_a_row_that_find_nobody_tell_that_the_current_build_is_gon
 def test_a_probe_that_is_taken_in_between_starts_the_count_anew(old: Following) -> None:
     paused(old)
     assert not old.takes("probe", PAUSE_S)
-    old.not_taken("probe", PAUSE_S)
+    old.not_taken("probe", "probe", PAUSE_S)
     assert not old.takes("probe", 3 * PAUSE_S)
     assert old.taken("probe", "new")
     paused(old, 1000)
     assert not old.takes("probe", 1000 + PAUSE_S)
-    old.not_taken("probe", 1000 + PAUSE_S)
+    old.not_taken("probe", "probe", 1000 + PAUSE_S)
     assert not old.current_is_gone(5000)
 
 
@@ -206,7 +204,7 @@ def test_a_ramping_build_that_is_gone_says_nothing_of_the_current_one() -> None:
     finds_nobody(third, room, 0)
     for now_s in (PAUSE_S, 3 * PAUSE_S, 7 * PAUSE_S):
         assert not third.takes(room, now_s)
-        assert third.not_taken(room, now_s) > 0
+        assert third.not_taken(room, room, now_s) > 0
     assert not third.current_is_gone(5000)
 
 
@@ -253,7 +251,7 @@ def test_where_somebody_objects_the_current_build_is_not_gone_for_a_while(old: F
     paused(old)
     for now_s in (PAUSE_S, 3 * PAUSE_S):
         assert not old.takes("probe", now_s)
-        old.not_taken("probe", now_s)
+        old.not_taken("probe", "probe", now_s)
     assert old.current_is_gone(200)
     challenged = NEW_IS_CURRENT.challenged("old")
     learns(old, challenged, 200)
@@ -263,7 +261,7 @@ def test_where_somebody_objects_the_current_build_is_not_gone_for_a_while(old: F
     gone, now_s = [], 210 + PAUSE_S
     for _ in range(2):
         assert not old.takes("probe", now_s)
-        now_s += old.not_taken("probe", now_s)
+        now_s += old.not_taken("probe", "probe", now_s)
         gone.append(old.current_is_gone(210 + PRESENT_S))
     assert gone == [False, True]
     assert now_s == 210 + PAUSE_S + 2 * PAUSE_S + 4 * PAUSE_S
@@ -289,20 +287,21 @@ def test_at_most_one_job_in_each_pause_is_left_to_a_build_that_is_gone(
         now_s += later_s
         if not old.takes(f"room-{number}", now_s):
             probes.append(now_s)
-            old.not_taken(f"room-{number}", now_s + 3.5)
+            old.not_taken(f"room-{number}", f"room-{number}", now_s + 3.5)
     gaps = [after - before for before, after in itertools.pairwise(probes)]
     assert all(gap >= 2 * PAUSE_S for gap in gaps)
 
 
-def test_jobs_that_all_refuse_while_they_learn_of_a_change_open_nothing() -> None:
+@pytest.mark.parametrize("within_s", [FOLLOWED_S, 3 * FOLLOWED_S])
+def test_jobs_that_all_refuse_while_they_learn_of_a_change_open_nothing(within_s: float) -> None:
     new = Following("new")
+    new.within_s = within_s
     new.learn(NEW_IS_CURRENT, 0, becomes_known=True)
     new.learn(NEW_IS_CURRENT.rolled_back("later"), 100, becomes_known=True)
-    new.doubt("room", 107, left_s=100 + FOLLOWED_S - 0.1)
-    assert new.not_taken("room", 109) == 0
-    new.doubt("room", 107, left_s=100 + FOLLOWED_S, followed_s=FOLLOWED_S + 1)
-    assert new.not_taken("room", 109) == 0
-    finds_nobody(new, "room", 108, left_s=100 + FOLLOWED_S)
+    new.within_s = FOLLOWED_S  # What lists take later is another matter.
+    new.doubt("room", "room", 120, left_s=100 + within_s - 0.1)
+    assert new.not_taken("room", "room", 122) == 0
+    finds_nobody(new, "room", 120, left_s=100 + within_s)
 
 
 def test_what_a_worker_learns_first_is_no_change() -> None:
@@ -313,10 +312,10 @@ def test_what_a_worker_learns_first_is_no_change() -> None:
 
 def test_nobody_waits_while_it_finds_out_whether_a_job_was_taken(old: Following) -> None:
     assert not old.takes("first", 0)
-    old.doubt("first", 3.5)
+    old.doubt("first", "first", 3.5)
     assert old.takes("second", 3.5)
     assert old.may_adopt("second", 3.5)
-    old.dispel("first")
+    assert old.dispel("first")
     assert not old.takes("third", 5.5)
 
 
@@ -324,16 +323,32 @@ def test_a_doubt_that_is_dispelled_leaves_those_that_are_not(old: Following) -> 
     for room in ("first", "second"):
         assert not old.takes(room, 0)
     for room in ("first", "second"):
-        old.doubt(room, 3.5)
-    old.dispel("first")
+        old.doubt(room, room, 3.5)
+    assert not old.dispel("first")
     assert old.takes("third", 4)
-    assert old.not_taken("second", 5.5) == PAUSE_S
-    old.dispel("second")
+    assert old.not_taken("second", "second", 5.5) == PAUSE_S
+    assert not old.dispel("second")
     assert old.takes("third", 6)
+
+
+def test_of_two_jobs_of_a_room_one_may_have_been_taken(old: Following) -> None:
+    assert not old.takes("room", 0)
+    for dispatch_id in ("fr", "de"):
+        old.doubt("room", dispatch_id, 3.5)
+    assert not old.dispel("fr")
+    assert old.not_taken("room", "de", 5.5) == PAUSE_S
+
+
+def test_a_doubt_that_nobody_answered_is_not_that_of_a_probe(old: Following) -> None:
+    assert not old.takes("first", 0)
+    old.doubt("first", "first", 0)
+    assert not old.takes("probe", PAUSE_S)
+    old.doubt("probe", "probe", PAUSE_S + 3.5)
+    assert old.not_taken("probe", "probe", PAUSE_S + 5.5) == 2 * PAUSE_S
 
 
 def test_what_was_never_doubted_is_no_reason_for_a_pause(old: Following) -> None:
     assert not old.takes("room", 0)
-    assert old.not_taken("room", 5.5) == 0
-    old.dispel("room")
+    assert old.not_taken("room", "room", 5.5) == 0
+    assert not old.dispel("room")
     assert not old.takes("room", 6)

@@ -263,11 +263,11 @@ def finds_nobody(worker: Worker) -> None:
     """Nobody takes what the worker leaves: one job, then two probes."""
     following, now_s = worker.following, time.monotonic() - 1000
     assert not following.takes("room", now_s)
-    following.doubt("room", now_s)
-    now_s += following.not_taken("room", now_s)
+    following.doubt("room", "room", now_s)
+    now_s += following.not_taken("room", "room", now_s)
     for _ in range(2):
         assert not following.takes("probe", now_s)
-        now_s += following.not_taken("probe", now_s)
+        now_s += following.not_taken("probe", "probe", now_s)
 
 
 async def test_a_known_build_takes_over_when_nobody_of_the_current_one_objects(
