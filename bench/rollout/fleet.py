@@ -49,7 +49,9 @@ async def becomes_current(
 
         async def is_current() -> bool:
             rooms = (await api.room.list_rooms(ListRoomsRequest(names=[ROOM]))).rooms
-            return bool(rooms) and rollout_document.read(rooms[0].metadata).is_current(build)
+            # The room is made first, and written into then.
+            text = rooms[0].metadata if rooms else ""
+            return bool(text) and rollout_document.read(text).is_current(build)
 
         await until(is_current, f"{build} to be current", deadline_s)
 
