@@ -35,6 +35,10 @@ while True:
 """
 
 
+def start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", PROGRAM])
+
+
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
     former = signal.getsignal(signal.SIGTERM)
@@ -45,7 +49,7 @@ async def entrypoint(ctx: JobContext) -> None:
             former(number, frame)
 
     signal.signal(signal.SIGTERM, on_stop_of_job)
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM])
+    program = start()
 
     async def end_the_program() -> None:
         program.kill()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from build_aware.testbed.environ import environment
 from build_aware.testbed.errors import NotInstalledError
@@ -48,9 +49,11 @@ for release in /run/test/releases/*; do
 done
 mkdir -p /run/etc /run/work
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work /etc
+mount -t tmpfs -o mode=755 tmpfs /etc/systemd/system
+cp -r /run/test/units/. /etc/systemd/system
 cp /run/test/agent.env /etc/agent.env
 chmod 600 /etc/agent.env
-exec env -i container=test SYSTEMD_UNIT_PATH=/run/test/units PATH="$PATH" \\
+exec env -i container=test SYSTEMD_UNIT_PATH=/etc/systemd/system PATH="$PATH" \\
     "$SYSTEMD" --system --unit=multi-user.target --log-target=console --show-status=no
 """
 
@@ -74,15 +77,18 @@ class Systemd:
 
     async def ctl(self, *arguments: str) -> str:
         """Run `systemctl`, and return what it prints."""
-        enter = ("nsenter", "--target", str(self.pid), "--mount", "--pid")
+        return await self.enter("systemctl", "--no-pager", *arguments)
+
+    async def enter(self, *command: str) -> str:
+        """Run a command where it runs, and return what that prints."""
         process = await asyncio.create_subprocess_exec(
-            *(*enter, "systemctl", "--no-pager", *arguments),
+            *("nsenter", "--target", str(self.pid), "--mount", "--pid", *command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         output = (await process.communicate())[0].decode()
-        assert process.returncode == 0, f"systemctl {' '.join(arguments)}: {output}"
+        assert process.returncode == 0, f"{' '.join(command)}: {output}"
         return output
 
     async def runs(self) -> bool:
@@ -100,7 +106,7 @@ class Systemd:
 
 
 def write_units(folder: Path, unit: Path, dropin: str) -> None:
-    """Write a unit as it is, what a test adds to it, and empty targets for all that it refers to."""
+    """Write a unit as it is, what a test adds to it, and empty targets where it needs some."""
     units = folder / "units"
     (units / f"{unit.name}.d").mkdir(parents=True)
     shutil.copy(unit, units)
@@ -128,11 +134,9 @@ async def booted(processes: Processes, folder: Path) -> AsyncIterator[Systemd]:
         NotInstalledError: this machine cannot.
     """
     root = Path("/sys/fs/cgroup/systemd")
-    cgroup = (root if root.exists() else root.parent) / f"test-{os.getpid()}"
+    cgroup = (root if root.exists() else root.parent) / f"test-{uuid4().hex}"
     try:
-        if not PROGRAM.exists() or os.geteuid() != 0:
-            raise OSError(f"{PROGRAM} as user {os.geteuid()}")
-        subprocess.run(["unshare", "--pid", "--cgroup", "--fork", "true"], check=True)
+        _need()
         cgroup.mkdir()
     except (OSError, subprocess.CalledProcessError) as error:
         raise NotInstalledError(f"{HOW_TO_GET_IT} ({error})") from None
@@ -150,6 +154,12 @@ async def booted(processes: Processes, folder: Path) -> AsyncIterator[Systemd]:
     finally:
         await process.stop()
         await until(lambda: _removed(cgroup), f"{cgroup} to be removed")
+
+
+def _need() -> None:
+    if not PROGRAM.exists() or os.geteuid() != 0:
+        raise OSError(f"{PROGRAM}, as user {os.geteuid()}")
+    subprocess.run(["unshare", "--pid", "--cgroup", "--fork", "true"], check=True)
 
 
 def _removed(cgroup: Path) -> bool:
