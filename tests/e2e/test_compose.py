@@ -64,12 +64,13 @@ async def livekit(bed: Testbed, port: int, redis_port: int) -> Process:
         env=environment(**env),
     )
 
+    url = f"http://127.0.0.1:{port}/"
+
     async def healthy() -> bool:
         assert started.running, started.output
         try:
-            async with aiohttp.ClientSession() as http:
-                async with http.get(f"http://127.0.0.1:{port}/") as response:
-                    return response.status == 200
+            async with aiohttp.ClientSession() as http, http.get(url) as response:
+                return response.status == 200
         except aiohttp.ClientError:
             return False
 

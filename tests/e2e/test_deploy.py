@@ -40,6 +40,12 @@ class Host:
     def journal(self) -> Journal:
         return Journal(self.folder / "journal")
 
+    @property
+    def ended(self) -> list[str]:
+        """How units have ended, as systemd tells it."""
+        file = self.folder / "ended"
+        return file.read_text().splitlines() if file.exists() else []
+
     def found(self, message: str) -> list[dict[str, Any]]:
         """What workers have logged, of all releases."""
         log = self.folder / "worker.log"
@@ -91,6 +97,8 @@ def boots(bed: Testbed, own_livekit: LiveKitServer, tmp_path: Path) -> Boots:
             f"StandardOutput=append:{systemd.HERE}/worker.log\n"
             "StandardError=inherit\n"
             f"ReadWritePaths={systemd.HERE}\n"
+            f"ExecStopPost=sh -c 'echo %i ${{SERVICE_RESULT}} ${{EXIT_CODE}} ${{EXIT_STATUS}}"
+            f" >>{systemd.HERE}/ended'\n"
             f"{systemd.python_within()}{unit}\n"
         )
         systemd.write_units(folder, UNIT, dropin)
@@ -152,8 +160,9 @@ async def test_systemd_deploys_the_next_release_without_a_gap_and_sends_one_sigt
         await caller.is_answered()
         second = await call("second", join, own_livekit, host.journal, calls=2)
         await caller.leave()
-        await host.becomes("agent@one", ActiveState="inactive", Result="success")
-        await host.becomes("agent@one", ExecMainStatus="0", UnitFileState="disabled")
+        await until(lambda: host.ended, "the unit to have ended")
+        assert host.ended == ["one success exited 0"]
+        await host.becomes("agent@one", ActiveState="inactive", UnitFileState="disabled")
         await second.is_answered()
         await host.becomes("agent@two", ActiveState="active", UnitFileState="enabled")
         assert reached(host.journal) == ["worker"]

@@ -54,7 +54,7 @@ cp -r /run/test/units/. /etc/systemd/system
 cp /run/test/agent.env /etc/agent.env
 chmod 600 /etc/agent.env
 exec env -i container=test SYSTEMD_UNIT_PATH=/etc/systemd/system PATH="$PATH" \\
-    "$SYSTEMD" --system --unit=multi-user.target --log-target=console --show-status=no
+    "$SYSTEMD" --system --unit=multi-user.target --log-target=null --show-status=no
 """
 
 
