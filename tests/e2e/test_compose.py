@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -86,8 +87,23 @@ async def test_a_worker_registers_with_the_key_of_the_env_file(
     server = await installed(livekit(bed, port, redis_port))
     assert "redis" in server.output
     at = At(SET | {"LIVEKIT_URL": f"ws://127.0.0.1:{port}"})
-    running = await worker(at)
+    (health_port,) = ports.free(1)
+    running = await worker(at, AGENT_HEALTH_PORT=str(health_port))
     await running.logged("registered worker")
+    assert await is_healthy(bed, health_port)
+    running.send()
+    assert await running.exit() == 0
+    assert not await is_healthy(bed, health_port)
+
+
+async def is_healthy(bed: Testbed, port: int) -> bool:
+    """What the health check of the agent says."""
+    kind, program, *arguments = deploy_files.compose()["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+    moved = [argument.replace(":8081/", f":{port}/") for argument in arguments]
+    assert moved != arguments
+    check = await bed.processes.start(sys.executable, *moved, name="health", env=environment())
+    return await check.exit() == 0
 
 
 async def test_the_ports_that_the_server_uses_are_published(bed: Testbed) -> None:
