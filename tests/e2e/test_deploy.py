@@ -149,6 +149,7 @@ async def test_systemd_deploys_the_next_release_without_a_gap_and_sends_one_sigt
     boots: Boots, own_livekit: LiveKitServer, join: JoinRoom
 ) -> None:
     async with boots("one", "two") as host:
+        await host.systemd.ctl("daemon-reload")
         await host.systemd.ctl("enable", "--now", "agent@one")
         await host.logs(COUNTS)
         caller = await call("first", join, own_livekit, host.journal)
