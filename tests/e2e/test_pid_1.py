@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -13,19 +11,12 @@ from build_aware.testbed.family import alive
 from build_aware.testbed.livekit_server import LiveKitServer
 from build_aware.testbed.waiting import until
 from tests.conftest import JoinRoom, StartWorker
-
-NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
-"""Makes the command behind it PID 1, as a container does."""
+from tests.support.namespaces import NAMESPACE, need_namespaces
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _namespaces() -> None:
-    try:
-        subprocess.run([*NAMESPACE, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs PID namespaces, which take Linux and root: {error}")
+    need_namespaces()
 
 
 async def test_as_pid_1_it_drains_on_sigterm_and_leaves_no_zombie(

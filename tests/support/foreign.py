@@ -88,6 +88,7 @@ TRANSCRIBER: Final = Kind("transcriber", talks="text", hears=True)
 VARIABLES: Final = Kind("variables", talks="none")
 CHILDREN: Final = Kind("children")
 BLOCKS: Final = Kind("blocks")
+COUNTS_SIGNALS: Final = Kind("counts_signals")
 
 SERVING: Final = (
     STARTER,
