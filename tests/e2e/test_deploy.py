@@ -23,6 +23,8 @@ from tests.support.foreign import COUNTS_SIGNALS, Caller, Journal, copy
 from tests.support.namespaces import NAMESPACE, need_namespaces
 from tests.support.paths import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 UNIT: Final = ROOT / "deploy" / "agent@.service"
 
 COUNTS: Final = "taken over a stop signal"
