@@ -17,6 +17,7 @@ from build_aware.testbed.cluster import HOW_TO_GET_IT
 from build_aware.testbed.environ import environment
 from build_aware.testbed.errors import NotInstalledError
 from build_aware.testbed.livekit_server import find_binary
+from build_aware.testbed.status import Status
 from build_aware.testbed.waiting import until
 from tests.conftest import StartWorker, installed
 from tests.support import deploy_files
@@ -87,20 +88,33 @@ async def test_a_worker_registers_with_the_key_of_the_env_file(
     server = await installed(livekit(bed, port, redis_port))
     assert "redis" in server.output
     at = At(SET | {"LIVEKIT_URL": f"ws://127.0.0.1:{port}"})
-    (health_port,) = ports.free(1)
-    running = await worker(at, AGENT_HEALTH_PORT=str(health_port))
-    await running.logged("registered worker")
-    assert await is_healthy(bed, health_port)
+    (status_port,) = ports.free(1)
+    running = await worker(at, AGENT_STATUS_PORT=str(status_port))
+    assert await is_healthy(bed, status_port)
+    await server.stop()
+    status = await Status.of(running)
+    await status.becomes("disconnected")
+    assert await is_healthy(bed, status_port)
     running.send()
     assert await running.exit() == 0
-    assert not await is_healthy(bed, health_port)
+    assert not await is_healthy(bed, status_port)
+
+
+async def test_it_is_not_healthy_before_its_worker_has_registered(
+    bed: Testbed, worker: StartWorker
+) -> None:
+    nobody, status_port = ports.free(2)
+    at = At(SET | {"LIVEKIT_URL": f"ws://127.0.0.1:{nobody}"})
+    running = await worker(at, AGENT_STATUS_PORT=str(status_port), registered=False)
+    await (await Status.of(running)).becomes("starting")
+    assert not await is_healthy(bed, status_port)
 
 
 async def is_healthy(bed: Testbed, port: int) -> bool:
     """What the health check of the agent says."""
     kind, program, *arguments = deploy_files.compose()["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "python")
-    moved = [argument.replace(":8081/", f":{port}/") for argument in arguments]
+    moved = [argument.replace(", 8082, ", f", {port}, ") for argument in arguments]
     assert moved != arguments
     check = await bed.processes.start(sys.executable, *moved, name="health", env=environment())
     return await check.exit() == 0

@@ -142,7 +142,8 @@ def test_ports_and_probes_are_those_of_the_worker() -> None:
     assert live == {"path": "/", "port": HEALTH_PORT}
     assert ready == {"path": "/ready", "port": session.STATUS_PORT}
     assert environment()["Kubernetes"]["AGENT_STATUS_PORT"] == str(session.STATUS_PORT)
-    assert f":{HEALTH_PORT}/" in deploy_files.compose()["healthcheck"]["test"][-1]
+    assert environment()["compose"]["AGENT_STATUS_PORT"] == str(session.STATUS_PORT)
+    assert f", {session.STATUS_PORT}, " in deploy_files.compose()["healthcheck"]["test"][-1]
 
 
 # One SIGTERM, to Python itself; tests/e2e/test_deploy.py shows that it is one
