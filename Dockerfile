@@ -12,7 +12,8 @@ WORKDIR /project
 COPY pyproject.toml uv.lock ./
 # build_aware is not installed: Python finds it beside agent.py. An installed copy would be a second
 # one, and the build id is a hash of the first.
-RUN /uv/bin/uv sync --locked --no-default-groups --group agent --no-install-project
+RUN /uv/bin/uv sync --locked --no-default-groups --group agent --no-install-project \
+    && chmod -R go-w /app
 # The model files of the plugins: nothing is fetched when a container starts.
 RUN /app/.venv/bin/python -m livekit.agents download-files
 
