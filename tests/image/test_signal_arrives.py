@@ -40,7 +40,7 @@ class Form:
 
 def entrypoint(script: str, command: str, *, arrives: bool) -> Form:
     """A script that starts the command."""
-    copied = "COPY --chmod=755 entrypoint.sh /usr/local/bin/"
+    copied = "COPY entrypoint.sh /usr/local/bin/"
     lines = (copied, 'ENTRYPOINT ["entrypoint.sh"]', f"CMD {command}")
     return Form(lines, arrives, f"#!/bin/sh\nset -e\n{script}\n")
 
