@@ -38,6 +38,9 @@ raise SystemExit(livekit.getresponse().status != 200)"]
 CMD ["/app/.venv/bin/python", "src/agent.py", "start"]
 """
 
+OF_THIS_REPOSITORY: Final = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_LOCKED")
+"""Variables of uv's that are about another project, where the tests run in CI or in its shell."""
+
 IGNORED: Final = "**/__pycache__\n*.pyc\n.venv\n.git\n.env\n.env.*\n"
 
 PROJECT: Final = """\
@@ -95,7 +98,7 @@ def said(folder: Path, *command: str) -> str:
 
 def uv(*arguments: str, cwd: Path) -> str:
     """Run uv, and return what it prints."""
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    env = {name: value for name, value in os.environ.items() if name not in OF_THIS_REPOSITORY}
     done = subprocess.run(
         ["uv", *arguments], cwd=cwd, env=env, capture_output=True, check=False, text=True
     )
