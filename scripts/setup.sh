@@ -3,6 +3,8 @@
 #
 #   need_python    uv and the Python packages; without them it ends the script with code 127
 #   need_servers   livekit-server and redis-server; without them, tests are skipped
+#   need_images    what builds images, and a base for them; without, tests are skipped
+#   need_deploy    what checks the files in deploy/; without, tests are skipped
 #
 # What is on PATH is used, except for a livekit-server of another version than the tests are made
 # for. LIVEKIT_SERVER_BIN names one to use all the same. What is fetched goes into a cache outside
@@ -10,6 +12,8 @@
 
 uv_version=0.13.9
 livekit_server_version=1.13.5
+compose_go_version=2.9.1
+base_suite=bookworm
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/build-aware-agent"
 
 export PATH="$PATH:$cache/bin"
@@ -145,21 +149,87 @@ build_livekit_server() {
         mv -f "$tmp/server" "$cache/bin/livekit-server"
 }
 
+# The packages of Debian's base change, so each month gets a new one.
+need_images() {
+    if [ "$(id -u)" != 0 ]; then
+        say "images are built and run as root: the tests that do so $without"
+        return
+    fi
+    export IMAGE_BASE="$cache/base-$base_suite-$(date +%Y-%m).tar"
+    if { have buildah || docker info >/dev/null 2>&1; } && [ -f "$IMAGE_BASE" ]; then return; fi
+    try_installing get_images
+    if ! { have buildah || docker info >/dev/null 2>&1; } || [ ! -f "$IMAGE_BASE" ]; then
+        say "buildah or a base image is missing: the tests of images $without. To get them, run on Debian, as root: apt-get install buildah debootstrap, and this again"
+    fi
+}
+
+get_images() {
+    if may_apt_install && ! { have buildah && have debootstrap; }; then
+        step "installing buildah and debootstrap with apt-get" \
+            apt_install buildah debootstrap debian-archive-keyring iproute2 || return
+    fi
+    if have debootstrap && [ ! -f "$IMAGE_BASE" ]; then
+        step "making a base image of Debian $base_suite with debootstrap; this takes a minute" make_base
+    fi
+}
+
+# A root file system with Python and nothing else, from where this machine gets its packages.
+make_base() {
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $base_suite" "Component: main" \
+        "Created-By: Packages" 2>/dev/null | head -n 1)
+    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$base_suite" \
+        "$tmp/base" "${mirror:-http://deb.debian.org/debian}" &&
+        rm -rf "$tmp"/base/var/cache/apt/* "$tmp"/base/var/lib/apt/lists/* &&
+        tar -C "$tmp/base" --one-file-system -cf "$tmp/base.tar" . &&
+        rm -f "$cache"/base-*.tar &&
+        mv -f "$tmp/base.tar" "$IMAGE_BASE"
+}
+
+need_deploy() {
+    have compose-spec || try_installing get_compose_spec
+    have compose-spec || say "compose-spec is missing: the tests that need it $without. To get it, install Go and run this again"
+    has_systemd || try_installing get_systemd
+    has_systemd || say "systemd is missing: the tests that need it $without. To get it, run: sudo apt-get install systemd"
+}
+
+# The reference implementation of the compose specification.
+get_compose_spec() {
+    if have compose-spec || ! have go; then return; fi
+    step "building compose-spec $compose_go_version with Go into $cache/bin" build_compose_spec
+}
+
+build_compose_spec() {
+    GOBIN="$tmp" go install "github.com/compose-spec/compose-go/v2/cmd@v$compose_go_version" &&
+        mv -f "$tmp/cmd" "$cache/bin/compose-spec"
+}
+
+has_systemd() {
+    [ -x /lib/systemd/systemd ] && have systemd-analyze
+}
+
+get_systemd() {
+    if has_systemd || ! may_apt_install; then return; fi
+    step "installing systemd with apt-get" apt_install systemd
+}
+
 get_redis() {
     if have redis-server; then return; fi
-    if ! have apt-get; then
-        as_root=no
-    elif [ "$(id -u)" = 0 ]; then
+    if may_apt_install; then
+        step "installing redis-server with apt-get" apt_install redis-server
+    elif have brew; then
+        step "installing redis with brew" brew install redis
+    fi
+}
+
+# Whether packages may be installed here, and as whom.
+may_apt_install() {
+    have apt-get || return
+    if [ "$(id -u)" = 0 ]; then
         as_root=''
     elif [ -n "${CI:-}" ]; then
         as_root='sudo -n'
     else
-        as_root=no
-    fi
-    if [ "$as_root" != no ]; then
-        step "installing redis-server with apt-get" apt_install redis-server
-    elif have brew; then
-        step "installing redis with brew" brew install redis
+        return 1
     fi
 }
 

@@ -31,7 +31,7 @@ StartWorker: TypeAlias = Callable[..., Awaitable[Process]]
 JoinRoom: TypeAlias = Callable[..., Awaitable[User]]
 """The fixture that lets users join."""
 
-KINDS = ("e2e", "wire", "command", "unit")
+KINDS = ("image", "e2e", "wire", "command", "unit")
 """The folders of tests, those that take longest first."""
 
 

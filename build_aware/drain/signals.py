@@ -211,18 +211,27 @@ def describe(handler: Handler) -> dict[str, str]:
 
 
 def shell_that_is_pid_1(proc: Path = Path("/proc")) -> str | None:
-    """The name of the shell that is PID 1 above this process, if one is.
+    """The name of the shell that is PID 1 above this process, if it keeps SIGTERM to itself.
 
-    A shell without `exec` keeps the stop signal of the container to itself; as PID 1 it even
-    ignores it.
+    A shell without `exec` does: as PID 1 it even ignores it. One with a `trap` for it is there to
+    pass it on.
     """
     if os.getpid() == 1:
         return None
     try:
-        name = (proc / "1" / "comm").read_text().strip()
-    except OSError:
+        # Not `comm`: of a script that names its shell in the first line, that is the script's name.
+        program = (proc / "1" / "cmdline").read_text().partition("\0")[0]
+        status = (proc / "1" / "status").read_text()
+    except (OSError, UnicodeDecodeError):
         return None
-    return name if name in SHELLS else None
+    name = Path(program).name
+    return name if name in SHELLS and not _catches(signal.SIGTERM, status) else None
+
+
+def _catches(number: signal.Signals, status: str) -> bool:
+    """Whether a process whose `status` in /proc this is has a handler for a signal."""
+    mask = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
 
 
 def warn_of_a_shell() -> None:

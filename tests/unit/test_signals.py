@@ -48,12 +48,28 @@ def test_a_default_handler_is_named_too() -> None:
     assert signals.describe(signal.SIG_DFL) == {"handler": "SIG_DFL"}
 
 
+NOTHING = 16 * "0"
+ALL = 16 * "f"
+
+
 @pytest.mark.parametrize(
-    ("comm", "found"), [("sh\n", "sh"), ("bash\n", "bash"), ("systemd\n", None), ("tini\n", None)]
+    ("command", "caught", "found"),
+    [
+        ("/bin/sh -c x", NOTHING, "sh"),
+        ("/bin/sh /entrypoint.sh x", NOTHING, "sh"),
+        ("bash entrypoint", "0000000000010002", "bash"),  # SIGINT and SIGCHLD
+        ("/bin/sh /entrypoint.sh x", "0000000000004000", None),  # SIGTERM: a trap passes it on
+        ("/sbin/init", NOTHING, None),
+        ("/usr/bin/tini -- sh x", NOTHING, None),
+        ("", NOTHING, None),
+    ],
 )
-def test_a_shell_that_is_pid_1_is_found(comm: str, found: str | None, tmp_path: Path) -> None:
+def test_a_shell_that_is_pid_1_is_found(
+    command: str, caught: str, found: str | None, tmp_path: Path
+) -> None:
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "comm").write_text(comm)
+    (tmp_path / "1" / "cmdline").write_text(command.replace(" ", "\0") + "\0")
+    (tmp_path / "1" / "status").write_text(f"SigIgn:\t{ALL}\nSigCgt:\t{caught}\n")
     assert signals.shell_that_is_pid_1(tmp_path) == found
 
 
