@@ -41,7 +41,7 @@ async def happens(image: Image, folder: Path) -> dict[str, Any]:
         livekit = await bed.livekit()
         env = livekit.credentials | {"AGENT_MODELS": "offline"}
         container = await Container.start(bed.processes, image, env=env)
-        await container.process.said("registered worker")
+        await container.process.logged("registered worker")
         user = await bed.user(livekit, "room")
         agent = await user.agent()
         answer = await user.ask("hello", expect="hello")

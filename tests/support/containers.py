@@ -84,7 +84,7 @@ class Container:
         env = PINNED | {"AGENT_HEALTH_PORT": str(port)} | dict(credentials)
         async with turn():
             container = await cls.start(processes, image, env=env, read_only=read_only)
-            await container.process.said("registered worker", READY_S)
+            await container.process.logged("registered worker", deadline_s=READY_S)
         return container
 
     def stop(self) -> None:
