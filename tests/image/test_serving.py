@@ -29,8 +29,10 @@ pytestmark = [
 ]
 
 GONE_S: Final = 10.0
-"""From the end of the last session to that of the container. It takes 0.1 s on an idle machine; what
-could keep it are waits of LiveKit's of 15 s and more."""
+"""From the end of the last session to that of the container, on a very busy machine.
+
+It takes 0.1 s on an idle one. What could keep it are waits of LiveKit's, of 15 s and more.
+"""
 
 AWAY_S: Final = 30.0
 """How long LiveKit is away."""
