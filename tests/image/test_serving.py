@@ -28,6 +28,12 @@ pytestmark = [
     pytest.mark.xdist_group("image"),  # One storage, where each is built once.
 ]
 
+GONE_S: Final = 10.0
+"""From the end of the last session to that of the container, on a very busy machine.
+
+It takes 0.1 s on an idle one. What could keep it are waits of LiveKit's, of 15 s and more.
+"""
+
 AWAY_S: Final = 30.0
 """How long LiveKit is away."""
 
@@ -59,7 +65,7 @@ async def test_as_pid_1_it_stays_with_its_user_and_leaves_with_the_user(
     await user.leave()
     assert await running.exit() == 0
     (ended,) = running.find("session ended", room="second")
-    assert running.lasted_since(ended) < 2
+    assert running.lasted_since(ended) < GONE_S
     assert not alive(family)
     assert not running.find("the stop signal will not arrive")
 
