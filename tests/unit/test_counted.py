@@ -223,8 +223,12 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(root: Path) -> Non
 def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str) -> object:
-        raise PermissionError(13, "Permission denied", path)
+    scandir = os.scandir
+
+    def refuse(path: str | int) -> object:
+        if str(path).rstrip("/") == str(root):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)  # Whatever else is removed meanwhile.
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(BuildError, match=r"root/ cannot be read: Permission denied"):
