@@ -53,6 +53,9 @@ mount -t tmpfs -o mode=755 tmpfs /etc/systemd/system
 cp -r /run/test/units/. /etc/systemd/system
 cp /run/test/agent.env /etc/agent.env
 chmod 600 /etc/agent.env
+# What units with a /tmp of their own leave behind goes away with the namespace.
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 exec env -i container=test SYSTEMD_UNIT_PATH=/etc/systemd/system PATH="$PATH" \\
     "$SYSTEMD" --system --unit=multi-user.target --log-target=null --show-status=no
 """
