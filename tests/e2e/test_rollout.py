@@ -205,6 +205,7 @@ async def test_the_commands_steer_it(
         assert found == expected
         before, ramped = ramped, {name for name in names if found[name] == "new"}
         assert before < ramped
+        await are_closed(own_livekit, names)
 
     code, said = await run(own_livekit, "promote", "new")
     assert code == 0, said
@@ -213,6 +214,16 @@ async def test_the_commands_steer_it(
     assert set((await taken(own_livekit, join, rooms, *old_and_new)).values()) == {"new"}
     assert call.agents_seen == [agent.identity]
     await call.insist("Which build?", "new")
+
+
+async def are_closed(server: LiveKitServer, rooms: list[str]) -> None:
+    """Wait until no room has these names: only a new room is offered to workers."""
+
+    async def gone() -> bool:
+        async with server.api() as client:
+            return not (await client.room.list_rooms(api.ListRoomsRequest(names=rooms))).rooms
+
+    await until(gone, "the rooms to be closed")
 
 
 @pytest.mark.slow
