@@ -2,7 +2,7 @@
 
 A job that names no build may be for another one by the rollout. This worker leaves it to that, and
 looks later whether somebody has taken it. If no agent has come it adopts the room, which it gives
-back to one that comes late; and it pauses following until the server tells of a job, if it does.
+back to one that comes late, and pauses following. That ends if the server then tells of a job.
 """
 
 from __future__ import annotations

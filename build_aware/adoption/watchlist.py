@@ -157,7 +157,7 @@ class Watchlist:
         Args:
             name: the room.
             now_s: the time.
-            verify: whether that was all it looked for, so that one more look is due.
+            verify: whether it left out what the room asks for by now: then one more look is due.
         """
         if (watch := self._watch(name)) is not None:
             sure = watch.users == 0 or (watch.shows_agents and not verify)
